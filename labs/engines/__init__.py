@@ -1,0 +1,1 @@
+"""Engines: what applies the Pulumi program of a lab."""

@@ -1,0 +1,33 @@
+"""What a user can be told. Every message is one sentence: what is wrong, where, and what to do."""
+
+from __future__ import annotations
+
+from enum import IntEnum
+
+
+class ExitCode(IntEnum):
+    """Exit codes of the command line; documented in the README."""
+
+    OK = 0
+    FAILED = 1
+    USAGE = 2
+    NOT_PROVEN = 3
+    INTERRUPTED = 130
+
+
+class LabError(Exception):
+    """A failure with a sentence for the user; anything else that escapes is a defect of this project."""
+
+    exit_code = ExitCode.FAILED
+
+
+class UsageError(LabError):
+    """The request itself is wrong; nothing was touched."""
+
+    exit_code = ExitCode.USAGE
+
+
+class Interrupted(LabError):
+    """Ctrl-C or SIGTERM arrived; the sentence says what state was left."""
+
+    exit_code = ExitCode.INTERRUPTED
