@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, field, is_dataclass, replace
@@ -126,7 +125,7 @@ class Results:
         path.parent.mkdir(parents=True, exist_ok=True)
         new = path.with_name(f".{path.name}.new")
         new.write_text(text, encoding="utf-8")
-        os.replace(new, path)
+        new.replace(path)
 
     @classmethod
     def load(cls, path: Path) -> Results:
@@ -159,7 +158,7 @@ def _result(data: Mapping[str, Any]) -> Result:
 
 
 def worst(first: Verdict, second: Verdict) -> Verdict:
-    """What two phases of one check amount to: a failure stays one, and a crash is never outweighed by a pass."""
+    """What two phases of one check amount to: a failure stays one, and no pass outweighs a crash."""
     order: tuple[Verdict, ...] = ("failed", "unknown", "not applicable", "passed")
     return min(first, second, key=order.index)
 
@@ -190,6 +189,15 @@ def plain(value: Any) -> Any:
     return str(value)
 
 
+def secrets_of(outputs: Mapping[str, Any]) -> set[str]:
+    """The values among a lab's outputs that no report may show, by the names of their keys."""
+    return {
+        value
+        for key, value in outputs.items()
+        if isinstance(value, str) and value and re.search(r"password|secret|token|_key$", key)
+    }
+
+
 _TOKEN = re.compile(r"eyJ[\w-]{8,}\.[\w-]{8,}\.[\w-]*")
 _URL_PASSWORD = re.compile(r"(\w[\w+.-]*://[^\s:/@]*:)[^\s@/]+@")
 
@@ -197,11 +205,11 @@ _URL_PASSWORD = re.compile(r"(\w[\w+.-]*://[^\s:/@]*:)[^\s@/]+@")
 def redacted(value: Any, secrets: Collection[str]) -> Any:
     """JSON data without the given secrets, bearer tokens, and the passwords in URLs."""
     if isinstance(value, str):
-        for secret in secrets:
+        for secret in filter(None, secrets):
             value = value.replace(secret, "•••")
         return _URL_PASSWORD.sub(r"\1•••@", _TOKEN.sub("•••", value))
     if isinstance(value, Mapping):
-        return {k: redacted(v, secrets) for k, v in value.items()}
+        return {redacted(k, secrets): redacted(v, secrets) for k, v in value.items()}
     if isinstance(value, (list, tuple)):
         return [redacted(v, secrets) for v in value]
     return value

@@ -1,0 +1,182 @@
+"""What every verifier gets: the lab under test, its Airflow and hosts, and recorders for what it finds.
+
+    python -m pytest scenarios --lab local --results results.json -p no:cacheprovider
+
+A verifier is a module `test_35_02_01_….py` beside the others of its section; the first line of its docstring
+is the scenario's title. A failed assertion is *failed*; any other exception is *unknown*, because a check
+that crashed has shown nothing; what the lab cannot do is *not applicable*. A paragraph "Hint: …" in the
+docstring of the test or the module is shown when the check does not pass.
+"""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable, Generator, Mapping
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import testinfra
+
+from labs.airflow import Airflow
+from labs.results import Claim, ClaimVerdict, plain
+from labs.runs import Run, TaskInstance
+from scenarios.recorder import FINDINGS, RECORDER, Recorder, dag_of
+
+if TYPE_CHECKING:
+    from labs.lab import Lab
+
+NEEDS = ("executor", "platform", "section", "extras")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    group = parser.getgroup("labs")
+    group.addoption("--lab", metavar="NAME", help="the running lab to verify")
+    group.addoption("--results", metavar="FILE", help="write the results there as JSON, after every check")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line(
+        "markers",
+        "needs(executor, platform, section, extras): what a lab must have; a name, or several: any of them, "
+        "but all of the extras",
+    )
+    config.addinivalue_line("filterwarnings", "default")  # those of third parties decide nothing here
+    config.stash[RECORDER] = Recorder(config)
+    config.pluginmanager.register(config.stash[RECORDER])
+
+
+def pytest_sessionstart(session: pytest.Session) -> None:
+    if not session.config.getoption("--lab") and not session.config.getoption("--collect-only"):
+        raise pytest.UsageError("no lab was named; say which running lab to verify with --lab NAME")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        for marker in item.iter_markers("needs"):
+            wrong = sorted(set(marker.kwargs) - set(NEEDS)) + [str(arg) for arg in marker.args]
+            if wrong:
+                raise pytest.UsageError(
+                    f"{item.nodeid} needs {', '.join(wrong)}; name a need as one of {', '.join(NEEDS)}"
+                )
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtestloop() -> Generator[None, object, object]:
+    # SIGTERM unwinds like Ctrl-C, so that faults heal and a reconfigured lab is restored
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        return (yield)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+@pytest.fixture(scope="session")
+def lab(request: pytest.FixtureRequest) -> Lab:
+    """The lab under test: `.name`, `.platform`, `.executors`, `.outputs`, `.reconfigured({...})`."""
+    from labs.lab import Lab
+
+    return Lab.of(request.config.getoption("--lab"))
+
+
+@pytest.fixture(scope="session")
+def airflow(lab: Lab) -> Airflow:
+    """The lab's Airflow, logged in when first used."""
+    return Airflow(lab.outputs["api_url"], lab.outputs["admin_user"], lab.outputs["admin_password"])
+
+
+@pytest.fixture(scope="session")
+def host(lab: Lab) -> Callable[..., Any]:
+    """`host(role, replica=0)`: the testinfra host on which that replica of a role runs."""
+
+    def host(role: str, replica: int = 0) -> Any:
+        return testinfra.get_host(lab.outputs["services"][role][replica]["host"])
+
+    return host
+
+
+@pytest.fixture
+def evidence(request: pytest.FixtureRequest) -> Callable[[str, Any], None]:
+    """`evidence(label, value)`: record what a judgement rests on: a value, a mapping, or rows as mappings."""
+    findings = request.node.stash[FINDINGS]
+    return lambda label, value: findings.evidence.append((label, plain(value)))
+
+
+@pytest.fixture
+def claim(request: pytest.FixtureRequest, lab: Lab) -> Callable[..., None]:
+    """`claim(statement, source, verdict, numbers)`: judge a statement as holds, outdated or wrong."""
+    findings = request.node.stash[FINDINGS]
+
+    def claim(statement: str, source: str, verdict: ClaimVerdict, numbers: Mapping[str, Any]) -> None:
+        version = str(lab.outputs["airflow_version"])
+        findings.claims.append(Claim(statement, source, verdict, version, plain(numbers)))
+
+    return claim
+
+
+@pytest.fixture
+def timeline(request: pytest.FixtureRequest, airflow: Airflow) -> Callable[[Run], list[TaskInstance]]:
+    """`timeline(run)`: draw every try of a run's task instances in the report; returns them."""
+    findings = request.node.stash[FINDINGS]
+    return lambda run: findings.add_run(airflow, run)
+
+
+@pytest.fixture
+def run_dag(
+    request: pytest.FixtureRequest, airflow: Airflow, timeline: Callable[[Run], list[TaskInstance]]
+) -> Callable[..., tuple[Run, list[TaskInstance]]]:
+    """`run_dag(conf=None, *, dag_id=…, timeout=120, state="success")`: run a DAG to its end.
+
+    Waits until the DAG is parsed, triggers it, waits until the run has ended, asserts that it ended in
+    `state`, and draws it in the report. The DAG is that of the module, `35_02_01_…` for `test_35_02_01_….py`,
+    unless another is named. `watch` is given to `Airflow.wait`. Returns the run and its task instances, each
+    with its latest try.
+    """
+    own = dag_of(request.path)
+
+    def run_dag(
+        conf: Mapping[str, Any] | None = None,
+        *,
+        dag_id: str = own,
+        timeout: float = 120.0,
+        state: str = "success",
+        watch: Callable[[list[TaskInstance]], None] | None = None,
+    ) -> tuple[Run, list[TaskInstance]]:
+        airflow.wait_for_dag(dag_id, file=f"{dag_id}.py")
+        run = airflow.trigger(dag_id, conf)
+        timeline(run)
+        run = airflow.wait(run, timeout, watch=watch)
+        assert run.state == state, (
+            f"run {run.run_id} of {dag_id} ended as {run.state}\n{airflow.explain(run)}"
+        )
+        timeline(run)
+        return run, airflow.task_instances(run)
+
+    return run_dag
+
+
+@pytest.fixture(autouse=True)
+def applicable(request: pytest.FixtureRequest, lab: Lab) -> None:
+    """Ends a check as *not applicable* when the lab lacks what its `needs` markers name."""
+    request.config.stash[RECORDER].outputs = lab.outputs
+    for marker in request.node.iter_markers("needs"):
+        missing = unmet(marker.kwargs, lab)
+        if missing:
+            pytest.skip(missing)
+
+
+def unmet(needs: Mapping[str, Any], lab: Lab) -> str:
+    """The first need that the lab does not meet, as a sentence; "" when it meets them all."""
+    has = {
+        "executor": {name for spec in lab.executors for name in (*spec.split(":"), spec.split(".")[-1])},
+        "platform": {lab.platform},
+        "section": set(lab.outputs["sections"]),
+        "extras": set(lab.outputs.get("extras", ())),
+    }
+    for need, wanted in needs.items():
+        names = [wanted] if isinstance(wanted, str) else list(wanted)
+        met = all(n in has[need] for n in names) if need == "extras" else any(n in has[need] for n in names)
+        if not met:
+            there = ", ".join(sorted(has[need])) or "none"
+            joint = " and " if need == "extras" else " or "
+            return f"needs {need} {joint.join(names)}; lab {lab.name} has {there}"
+    return ""
