@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import signal
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
 from typing import TypeVar
 
 from labs.errors import Interrupted, LabError
@@ -31,7 +34,7 @@ def until(
 
     Args:
         probe: returns `(value, state)`; a value other than None ends the wait, `state` says in words what was
-            seen. An exception that it raises ends the wait too: a probe that expects failures turns them into states.
+            seen. An exception it raises ends the wait too: a probe that expects failures makes them states.
         what: the condition, as it reads after "waited for".
         timeout: seconds until `WaitTimeout`.
         interval: seconds between two probes.
@@ -53,3 +56,38 @@ def until(
             )
         if interruption.wait(interval):
             raise Interrupted(f"interrupted while waiting for {what}")
+
+
+@contextmanager
+def interruptible() -> Iterator[None]:
+    """Let the first SIGINT or SIGTERM set `interruption`, so that work ends in order; a second acts as ever.
+
+    Only the main thread receives signals, and an outer `interruptible` already listens: else a no-op.
+    On the way out `interruption` is cleared, so that the next command of this process can wait again.
+    """
+    signals = (signal.SIGINT, signal.SIGTERM)
+    if threading.current_thread() is not threading.main_thread() or _listening.is_set():
+        yield
+        return
+    before = {number: signal.getsignal(number) for number in signals}
+
+    def restore() -> None:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+    def arrived(number: int, frame: FrameType | None) -> None:
+        interruption.set()
+        restore()
+
+    _listening.set()
+    try:
+        for number in signals:
+            signal.signal(number, arrived)
+        yield
+    finally:
+        restore()
+        _listening.clear()
+        interruption.clear()
+
+
+_listening = threading.Event()

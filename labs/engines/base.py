@@ -20,7 +20,7 @@ class Stack:
     Attributes:
         name: stack name, which is the lab's name (`local`, `35.2`, or what `--name` says).
         program: the directory that holds the program's `__main__.py`.
-        config: full keys (`airflow-labs:lab`) to values; structured values as JSON text, as Pulumi keeps them.
+        config: full keys (`airflow-labs:lab`) to values; structured values as JSON text, as in Pulumi.
         directory: where the engine keeps what it must remember about this stack; made when needed, mode 0700.
     """
 
@@ -56,6 +56,7 @@ class Event:
 
 
 Watcher = Callable[[Event], None]
+"""Called from any thread, but never twice at the same time."""
 
 
 class Engine(Protocol):

@@ -1,0 +1,85 @@
+"""The embedded engine: applies a Pulumi program in process, without the Pulumi CLI and its plugins."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import replace
+from typing import Any
+
+from labs.engines.base import Stack, Step, Watcher
+from labs.engines.checkpoint import Checkpoint, Snapshot
+from labs.engines.deployment import Deployment
+from labs.engines.lock import stack_lock
+from labs.engines.monitor import ROOT_TYPE, as_program, run_program
+from labs.engines.providers import DynamicProvider, Provider, Registry
+from labs.engines.values import plain_outputs
+from labs.waiting import interruptible
+
+
+class EmbeddedEngine:
+    """See `labs.engines.base.Engine`.
+
+    Args:
+        providers: type-token pattern to provider, besides Pulumi's dynamic providers.
+    """
+
+    name = "embedded"
+
+    def __init__(self, providers: Mapping[str, Provider] | None = None) -> None:
+        self._providers = providers or {}
+
+    def up(self, stack: Stack, watch: Watcher) -> Mapping[str, Any]:
+        stack = _absolute(stack)
+        with stack_lock(stack, "up"), interruptible(), as_program(stack.program):
+            checkpoint = Checkpoint(stack)
+            snapshot = checkpoint.load() or Snapshot()
+            deployment = Deployment(snapshot, self._registry(stack), checkpoint, watch)
+            run_program(stack, deployment, watch)
+            deployment.finish()
+        return _outputs(snapshot)
+
+    def preview(self, stack: Stack) -> list[Step]:
+        stack = _absolute(stack)
+        with as_program(stack.program):
+            snapshot = Checkpoint(stack).load() or Snapshot()
+            deployment = Deployment(snapshot, self._registry(stack), None, _ignore)
+            run_program(stack, deployment, _ignore)
+            deployment.finish()
+        return deployment.steps
+
+    def down(self, stack: Stack, watch: Watcher) -> None:
+        stack = _absolute(stack)
+        if not stack.directory.exists():
+            return
+        checkpoint = Checkpoint(stack)
+        with stack_lock(stack, "down"), interruptible(), as_program(stack.program):
+            snapshot = checkpoint.load()
+            if snapshot is not None:
+                Deployment(snapshot, self._registry(stack), checkpoint, watch).finish("the stack goes down")
+            checkpoint.remove()
+        with suppress(OSError):
+            stack.directory.rmdir()  # others may keep something there
+
+    def outputs(self, stack: Stack) -> Mapping[str, Any] | None:
+        snapshot = Checkpoint(stack).load()
+        return None if snapshot is None else _outputs(snapshot)
+
+    def _registry(self, stack: Stack) -> Registry:
+        return {DynamicProvider.PATTERN: DynamicProvider(stack.config), **self._providers}
+
+
+def _outputs(snapshot: Snapshot) -> dict[str, Any]:
+    for resource in snapshot.resources.values():
+        if resource.type == ROOT_TYPE:
+            return plain_outputs(resource.outputs)
+    return {}
+
+
+def _absolute(stack: Stack) -> Stack:
+    """The program runs in its own directory, so relative paths must be resolved before."""
+    return replace(stack, program=stack.program.resolve(), directory=stack.directory.resolve())
+
+
+def _ignore(_: object) -> None:
+    """Nobody watches a preview."""
