@@ -1,0 +1,143 @@
+"""What every Airflow component of a lab shares: addresses, secrets, settings."""
+
+from __future__ import annotations
+
+import configparser
+import io
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import pulumi
+
+from components.platforms.base import Platform, Port, Volume
+from components.secrets import LabSecrets
+
+API = Port("api-server", "http", 8080)
+
+FILE_SETTINGS = {
+    "core": {
+        "load_examples": "False",
+        "dags_are_paused_at_creation": "False",
+        "auth_manager": "airflow.api_fastapi.auth.managers.simple.simple_auth_manager.SimpleAuthManager",
+        "simple_auth_manager_users": "admin:admin",
+    },
+    # a new DAG shows within seconds; production default 300
+    "dag_processor": {"refresh_interval": "10"},
+    "api": {"workers": "1"},
+    "usage_data_collection": {"enabled": "False"},
+}
+"""Settings that stand in airflow.cfg, so that a learner sees all three sources: file, environment, default."""
+
+SHARED = (
+    "AIRFLOW__CORE__EXECUTOR",
+    "AIRFLOW__CORE__FERNET_KEY",
+    "AIRFLOW__API_AUTH__JWT_SECRET",
+    "AIRFLOW__API__SECRET_KEY",
+    "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN",
+)
+"""Settings that break Airflow in ways hard to read when two components differ in them."""
+
+ONLY_SCHEDULER = ("core.parallelism", "scheduler.")
+"""Options that only the scheduler reads, so that changing one restarts nothing else."""
+
+
+def variable(option: str) -> str:
+    """The environment variable of an option: `core.parallelism` is `AIRFLOW__CORE__PARALLELISM`."""
+    section, _, key = option.rpartition(".")
+    if not section or not key:
+        raise ValueError(f"Airflow option {option!r} has no section: write section.key, as core.parallelism")
+    return f"AIRFLOW__{section.upper().replace('.', '_')}__{key.upper()}"
+
+
+def read_by(option: str, role: str) -> bool:
+    """Whether a component of that role reads the option."""
+    return role == "scheduler" or not option.startswith(ONLY_SCHEDULER)
+
+
+def settings_file() -> str:
+    """The text of airflow.cfg."""
+    parser = configparser.ConfigParser(interpolation=None)
+    parser.read_dict(FILE_SETTINGS)
+    text = io.StringIO()
+    parser.write(text)
+    return text.getvalue()
+
+
+def check_coherence(components: Mapping[str, Mapping[str, str]]) -> None:
+    """Check that no two components differ in a setting that all must share.
+
+    Raises:
+        ValueError: names the setting and the components, never the values.
+    """
+    for key in SHARED:
+        values: dict[str, list[str]] = {}
+        for name, environment in components.items():
+            if key in environment:
+                values.setdefault(environment[key], []).append(name)
+        if len(values) > 1:
+            groups = " and ".join("/".join(names) for names in values.values())
+            raise ValueError(f"{key} differs between {groups}: set it once, for the whole lab")
+
+
+@dataclass(frozen=True)
+class Airflow:
+    """One Airflow deployment: what its components have in common.
+
+    Attributes:
+        platform: where the components run.
+        executors: value of `[core] executor`, in order; the first is the default.
+        secrets: the lab's secrets.
+        database: SQLAlchemy URL of the metadata database.
+        home: AIRFLOW_HOME, with airflow.cfg and the logs.
+        dags: the DAG folder.
+        passwords: file with the password of `admin`, for the simple auth manager.
+        api: port of the API server.
+        options: Airflow options by `section.key`.
+    """
+
+    platform: Platform
+    executors: tuple[str, ...]
+    secrets: LabSecrets
+    database: pulumi.Output[str]
+    home: Volume
+    dags: Volume
+    passwords: Volume
+    api: Port = API
+    options: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def api_url(self) -> pulumi.Output[str]:
+        """Where the UI, the REST API and the task execution API answer."""
+        return pulumi.Output.concat("http://", self.platform.endpoint(self.api).address)
+
+    @property
+    def health_url(self) -> pulumi.Output[str]:
+        """https://airflow.apache.org/docs/apache-airflow/stable/administration-and-deployment/logging-monitoring/check-health.html"""
+        return pulumi.Output.concat(self.api_url, "/api/v2/monitor/health")
+
+    @property
+    def volumes(self) -> list[Volume]:
+        return [self.home, self.dags, self.passwords]
+
+    def environment(self, role: str) -> dict[str, pulumi.Input[str]]:
+        """The plain settings of a component."""
+        settings: dict[str, pulumi.Input[str]] = {
+            "AIRFLOW_HOME": self.home.path,
+            "AIRFLOW__CORE__EXECUTOR": ",".join(self.executors),
+            "AIRFLOW__CORE__DAGS_FOLDER": self.dags.path,
+            "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_PASSWORDS_FILE": self.passwords.path,
+            "AIRFLOW__CORE__EXECUTION_API_SERVER_URL": pulumi.Output.concat(self.api_url, "/execution/"),
+            "AIRFLOW__API__BASE_URL": self.api_url,
+        }
+        return settings | {
+            variable(option): value for option, value in self.options.items() if read_by(option, role)
+        }
+
+    def secret_environment(self) -> dict[str, pulumi.Input[str]]:
+        """The secret settings of a component, the same in all."""
+        return {
+            "AIRFLOW__CORE__FERNET_KEY": self.secrets.fernet_key,
+            "AIRFLOW__API_AUTH__JWT_SECRET": self.secrets.jwt_secret,
+            "AIRFLOW__API__SECRET_KEY": self.secrets.api_secret_key,
+            "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": self.database,
+        }

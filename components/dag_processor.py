@@ -1,0 +1,59 @@
+"""The DAG processor: parses the DAG folder into the metadata database."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import pulumi
+
+from components.airflow import Airflow
+from components.platforms.base import Health, ServiceSpec
+
+
+@dataclass(frozen=True)
+class DagProcessorArgs:
+    """What a DAG processor is made from.
+
+    Attributes:
+        airflow: the deployment that it belongs to.
+        after: what must be done before it starts.
+    """
+
+    airflow: Airflow
+    after: pulumi.Resource
+
+
+class DagProcessor(pulumi.ComponentResource):
+    """A DAG processor; the only component of Airflow 3 that parses DAG files for the scheduler.
+
+    Attributes:
+        facts: name, host, endpoints and log of each replica.
+
+    Source: https://airflow.apache.org/docs/apache-airflow/stable/administration-and-deployment/dagfile-processing.html
+    """
+
+    facts: pulumi.Output[list[dict[str, Any]]]
+
+    def __init__(self, name: str, args: DagProcessorArgs, opts: pulumi.ResourceOptions | None = None) -> None:
+        super().__init__("labs:airflow:DagProcessor", name, {}, opts)
+        airflow = args.airflow
+        service = airflow.platform.service(
+            name,
+            ServiceSpec(
+                role="dag-processor",
+                image="airflow",
+                command=["airflow", "dag-processor"],
+                environment=airflow.environment("dag-processor"),
+                secrets=airflow.secret_environment(),
+                volumes=airflow.volumes,
+                health=Health(
+                    http=airflow.health_url,
+                    healthy=["dag_processor.status"],
+                    fresh="dag_processor.latest_dag_processor_heartbeat",
+                ),
+            ),
+            pulumi.ResourceOptions(parent=self, depends_on=[args.after]),
+        )
+        self.facts = service.facts
+        self.register_outputs({"facts": self.facts})

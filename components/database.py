@@ -1,0 +1,96 @@
+"""The metadata database: the lab's own PostgreSQL, or an existing server."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from urllib.parse import urlsplit
+
+import pulumi
+
+from components.platforms.base import Health, Platform, Port, ServiceSpec, Stop
+
+SCHEMES = ("postgresql", "postgresql+psycopg2")
+
+SQL = Port("metadata-database", "sql", 5432)
+
+
+@dataclass(frozen=True)
+class MetadataDatabaseArgs:
+    """What a metadata database is made from.
+
+    Attributes:
+        platform: where it runs.
+        password: of the role `airflow` in the lab's own server.
+        url: of an existing PostgreSQL database to use instead, `postgresql://user:password@host:port/name`.
+    """
+
+    platform: Platform
+    password: pulumi.Input[str]
+    url: str | None = None
+
+
+class MetadataDatabase(pulumi.ComponentResource):
+    """Where Airflow keeps DAG runs, task states, connections and variables.
+
+    Attributes:
+        url: SQLAlchemy URL, a secret.
+        facts: how verifiers reach it; empty for an existing server.
+
+    Raises:
+        ValueError: `url` is not that of a PostgreSQL database.
+
+    Source: https://airflow.apache.org/docs/apache-airflow/stable/howto/set-up-database.html
+    """
+
+    url: pulumi.Output[str]
+    facts: pulumi.Output[list[dict[str, object]]]
+
+    def __init__(
+        self, name: str, args: MetadataDatabaseArgs, opts: pulumi.ResourceOptions | None = None
+    ) -> None:
+        super().__init__("labs:airflow:MetadataDatabase", name, {}, opts)
+        if args.url is None:
+            self._own(name, args)
+        else:
+            self._existing(args.url)
+        self.register_outputs({"url": self.url, "facts": self.facts})
+
+    def _existing(self, url: str) -> None:
+        parts = urlsplit(url)
+        if parts.scheme not in SCHEMES or not parts.hostname or not parts.path.strip("/"):
+            raise ValueError(
+                f"MetadataDatabaseArgs.url has scheme {parts.scheme or 'none'!r}: "
+                "give postgresql://user:password@host:port/database (SQLite and MySQL are not served)"
+            )
+        self.url = pulumi.Output.secret(parts._replace(scheme="postgresql+psycopg2").geturl())
+        self.facts = pulumi.Output.from_input([])
+
+    def _own(self, name: str, args: MetadataDatabaseArgs) -> None:
+        child = pulumi.ResourceOptions(parent=self)
+        sql = args.platform.endpoint(SQL)
+        data = args.platform.volume(f"{name}-data", [], child)
+        server = args.platform.service(
+            name,
+            ServiceSpec(
+                role="metadata-database",
+                image="postgres",
+                command=["postgres"],
+                environment={
+                    "POSTGRES_USER": "airflow",
+                    "POSTGRES_DB": "airflow",
+                    "PGDATA": data.path.apply(lambda path: f"{path}/pgdata"),
+                    "PGPORT": sql.bind_port,
+                },
+                secrets={"POSTGRES_PASSWORD": args.password},
+                ports=[SQL],
+                volumes=[data],
+                health=Health(tcp=sql.address, timeout=60),
+                stop=Stop("INT", grace=20),  # a fast shutdown: open sessions are ended, not waited for
+            ),
+            child,
+        )
+        login = pulumi.Output.concat("postgresql+psycopg2://airflow:", args.password, "@", sql.address, "/airflow")
+        # whoever uses the URL waits for the server
+        ready = pulumi.Output.all(login, server.resource.urn).apply(lambda seen: str(seen[0]))
+        self.url = pulumi.Output.secret(ready)
+        self.facts = server.facts

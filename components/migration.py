@@ -1,0 +1,50 @@
+"""The migration job: brings the metadata database to the schema of this Airflow, once, before anything else."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import pulumi
+
+from components.airflow import Airflow
+from components.platforms.base import JobSpec
+from labs.cache import IMAGES, fingerprint
+
+
+@dataclass(frozen=True)
+class MigrationJobArgs:
+    """What a migration job is made from.
+
+    Attributes:
+        airflow: the deployment whose database it migrates.
+    """
+
+    airflow: Airflow
+
+
+class MigrationJob(pulumi.ComponentResource):
+    """`airflow db migrate`, left out when the database says that this Airflow migrated it.
+
+    Attributes:
+        resource: done when the database is at the schema.
+
+    Source: https://airflow.apache.org/docs/apache-airflow/stable/howto/set-up-database.html
+    """
+
+    def __init__(self, name: str, args: MigrationJobArgs, opts: pulumi.ResourceOptions | None = None) -> None:
+        super().__init__("labs:airflow:MigrationJob", name, {}, opts)
+        self.resource = args.airflow.platform.job(
+            name,
+            JobSpec(
+                role="migration",
+                image="airflow",
+                command=["python", str(IMAGES / "migrate.py")],
+                environment={
+                    **args.airflow.environment("migration"),
+                    "AIRFLOW_LAB_FINGERPRINT": fingerprint(IMAGES / "airflow.lock"),
+                },
+                secrets=args.airflow.secret_environment(),
+            ),
+            pulumi.ResourceOptions(parent=self),
+        )
+        self.register_outputs({})

@@ -1,0 +1,163 @@
+"""What a component may ask of the place where its services run. No component knows more than this file."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+import pulumi
+
+Image = Literal["airflow", "postgres"]
+"""Logical image: each platform knows how it gets one (an environment of wheels, a container image)."""
+
+
+@dataclass(frozen=True)
+class Health:
+    """How to see that a service is ready. One of three probes.
+
+    Attributes:
+        http: URL that must answer 200.
+        healthy: JSON paths into the answer that must read "healthy" (`scheduler.status`).
+        fresh: JSON path to a time stamp that must be later than the service's own start; without it, the heart
+            beat that a former process left in the database would pass for this one's.
+        tcp: `host:port` that must accept a connection.
+        timeout: seconds from start to ready.
+    """
+
+    http: pulumi.Input[str] = ""
+    healthy: Sequence[str] = ()
+    fresh: str = ""
+    tcp: pulumi.Input[str] = ""
+    timeout: float = 120.0
+
+
+@dataclass(frozen=True)
+class Stop:
+    """How a service is asked to end, and how many seconds it gets before it is killed."""
+
+    signal: Literal["TERM", "INT", "QUIT"] = "TERM"
+    grace: float = 10.0
+
+
+@dataclass(frozen=True)
+class Port:
+    """A port of a service, by name.
+
+    Attributes:
+        service: name of the service that listens.
+        name: `http`, `sql`, …
+        number: what it is by convention; platforms with an address per service use it as it is.
+        wanted: the number that the user asked for on this machine; None lets the platform choose a free one.
+    """
+
+    service: str
+    name: str
+    number: int
+    wanted: int | None = None
+
+
+@dataclass(frozen=True)
+class Endpoint:
+    """Where a port is.
+
+    Attributes:
+        host: name or address that other services use.
+        port: number that other services use.
+        bind_host: address on which the service itself listens.
+        bind_port: number on which the service itself listens.
+    """
+
+    host: pulumi.Output[str]
+    port: pulumi.Output[str]
+    bind_host: pulumi.Output[str]
+    bind_port: pulumi.Output[str]
+
+    @property
+    def address(self) -> pulumi.Output[str]:
+        """`host:port`."""
+        return pulumi.Output.concat(self.host, ":", self.port)
+
+
+@dataclass(frozen=True)
+class Volume:
+    """A folder that services share.
+
+    Attributes:
+        path: where a service of this platform sees it.
+    """
+
+    path: pulumi.Output[str]
+
+
+@dataclass(frozen=True)
+class ServiceSpec:
+    """A long-running service, as a component describes it.
+
+    Attributes:
+        role: what it is (`scheduler`); label and key under `services` in the lab's outputs.
+        image: logical image that holds the command.
+        command: argument list, found on the image's PATH; secrets never stand in it.
+        environment: plain settings.
+        secrets: settings that no log, argument list, plain checkpoint or `inspect` may show.
+        ports: what it listens on; the numbers come from `Platform.endpoint`.
+        volumes: the shared folders it needs.
+        health: readiness probe; None when running is all there is to see.
+    """
+
+    role: str
+    image: Image
+    command: Sequence[str]
+    environment: Mapping[str, pulumi.Input[str]] = field(default_factory=dict)
+    secrets: Mapping[str, pulumi.Input[str]] = field(default_factory=dict)
+    ports: Sequence[Port] = ()
+    volumes: Sequence[Volume] = ()
+    health: Health | None = None
+    stop: Stop = Stop()
+
+
+@dataclass(frozen=True)
+class JobSpec:
+    """A command that runs once to its end; `up` fails with its last log lines when it does not exit 0."""
+
+    role: str
+    image: Image
+    command: Sequence[str]
+    environment: Mapping[str, pulumi.Input[str]] = field(default_factory=dict)
+    secrets: Mapping[str, pulumi.Input[str]] = field(default_factory=dict)
+    timeout: float = 300.0
+
+
+@dataclass(frozen=True)
+class Service:
+    """A service that runs: the resource to depend on, and how a verifier reaches it.
+
+    Attributes:
+        resource: done when the service is ready.
+        facts: `name`, testinfra `host`, `endpoints` by port name, and `log` file, one entry per replica.
+    """
+
+    resource: pulumi.Resource
+    facts: pulumi.Output[list[dict[str, Any]]]
+
+
+class Platform(Protocol):
+    """Where services run: processes, containers, pods."""
+
+    name: str
+
+    def endpoint(self, port: Port) -> Endpoint:
+        """Where `port` is; known before its service runs, so that services can name each other."""
+
+    def volume(self, name: str, contents: Sequence[Path], opts: pulumi.ResourceOptions) -> Volume:
+        """A shared folder that starts with `contents` (files and folders of this project)."""
+
+    def file(self, name: str, text: pulumi.Input[str], opts: pulumi.ResourceOptions) -> Volume:
+        """A file that services read, not readable by other users; may hold secrets."""
+
+    def service(self, name: str, spec: ServiceSpec, opts: pulumi.ResourceOptions) -> Service:
+        """Start a service and wait until it is ready."""
+
+    def job(self, name: str, spec: JobSpec, opts: pulumi.ResourceOptions) -> pulumi.Resource:
+        """Run a command once."""

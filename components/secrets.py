@@ -1,0 +1,52 @@
+"""The secrets that the components of one lab share."""
+
+from __future__ import annotations
+
+import base64
+import secrets
+from typing import Any
+
+import pulumi
+from pulumi.dynamic import CreateResult, DiffResult, Resource, ResourceProvider
+
+NAMES = ("fernet_key", "jwt_secret", "api_secret_key", "database_password", "admin_password")
+
+
+class _Generated(ResourceProvider):
+    """Random values, made once and kept in the stack's encrypted state."""
+
+    def create(self, props: dict[str, Any]) -> CreateResult:
+        values = {name: secrets.token_urlsafe(48) for name in NAMES}
+        values["fernet_key"] = base64.urlsafe_b64encode(secrets.token_bytes(32)).decode()
+        values["database_password"] = secrets.token_hex(24)
+        values["admin_password"] = secrets.token_urlsafe(12)
+        return CreateResult("generated", {**props, **values})
+
+    def diff(self, _id: str, olds: dict[str, Any], _news: dict[str, Any]) -> DiffResult:
+        missing = [name for name in NAMES if not olds.get(name)]
+        return DiffResult(changes=bool(missing), replaces=missing)
+
+
+class LabSecrets(Resource, module="airflow", name="LabSecrets"):
+    """Generated per lab, identical in every component that needs them.
+
+    Attributes:
+        fernet_key: encrypts connections and variables in the metadata database (`[core] fernet_key`).
+        jwt_secret: signs the tokens of the API and of task execution (`[api_auth] jwt_secret`).
+        api_secret_key: signs sessions and log requests (`[api] secret_key`).
+        database_password: of the role `airflow`.
+        admin_password: of the user `admin`.
+
+    Source: https://airflow.apache.org/docs/apache-airflow/stable/security/secrets/fernet.html and
+    https://airflow.apache.org/docs/apache-airflow/stable/security/jwt_token_authentication.html
+    """
+
+    fernet_key: pulumi.Output[str]
+    jwt_secret: pulumi.Output[str]
+    api_secret_key: pulumi.Output[str]
+    database_password: pulumi.Output[str]
+    admin_password: pulumi.Output[str]
+
+    def __init__(self, name: str, opts: pulumi.ResourceOptions | None = None) -> None:
+        hidden = pulumi.ResourceOptions(additional_secret_outputs=list(NAMES))
+        super().__init__(_Generated(), name, dict.fromkeys(NAMES), pulumi.ResourceOptions.merge(hidden, opts))

@@ -1,0 +1,38 @@
+"""Bring the metadata database to the schema of this Airflow.
+
+Importing Airflow to find that nothing is to do takes seconds, so a database that was migrated remembers by which
+set of packages, in its own comment, and is left alone when they are the same. Runs inside the Airflow environment
+or image of every platform.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+
+import psycopg2
+
+COMMENT = "SELECT shobj_description(oid, 'pg_database') FROM pg_database WHERE datname = current_database()"
+
+
+def main() -> None:
+    """Migrate when needed. Raises CalledProcessError when Airflow's own migration fails."""
+    url = os.environ["AIRFLOW__DATABASE__SQL_ALCHEMY_CONN"].replace("postgresql+psycopg2://", "postgresql://")
+    wanted = f"migrated by airflow-executor-labs {os.environ['AIRFLOW_LAB_FINGERPRINT']}"
+    with psycopg2.connect(url) as connection, connection.cursor() as cursor:
+        cursor.execute(COMMENT)
+        row = cursor.fetchone()
+    if row == (wanted,):
+        print("The metadata database is at the schema of this Airflow already.", flush=True)
+        return
+    subprocess.run(["airflow", "db", "migrate"], check=True)
+    with psycopg2.connect(url) as connection, connection.cursor() as cursor:
+        cursor.execute("SELECT current_database(), pg_get_userbyid(datdba) = current_user FROM pg_database"
+                       " WHERE datname = current_database()")
+        name, owned = cursor.fetchone()
+        if owned:  # on a server of somebody else's the comment stays as it is, and the next run looks again
+            cursor.execute(f'COMMENT ON DATABASE "{name}" IS %s', (wanted,))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,5 @@
+"""`python -m labs` is the command line."""
+
+from labs.cli import main
+
+main()

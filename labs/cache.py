@@ -1,0 +1,86 @@
+"""Artefacts that are made once per content and kept in the user's cache directory."""
+
+from __future__ import annotations
+
+import hashlib
+import platform
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import filelock
+
+from labs.errors import LabError
+from labs.paths import PROJECT_ROOT, cache_root, make_private
+from labs.waiting import until
+
+IMAGES = PROJECT_ROOT / "images"
+
+
+def fingerprint(*parts: str | Path) -> str:
+    """A short content hash over texts and files, for this Python and machine type."""
+    digest = hashlib.sha256(f"{sys.version_info[:2]}{platform.machine()}{platform.system()}".encode())
+    for part in parts:
+        digest.update(part.read_bytes() if isinstance(part, Path) else part.encode())
+    return digest.hexdigest()[:16]
+
+
+def artefact(name: str, key: str, build: Callable[[Path], None]) -> Path:
+    """The folder `name-key` in the cache, built if it is not there.
+
+    Built in place, since environments cannot be moved; a marker written last tells a whole artefact from one that
+    an interruption left half-made, which is then made again. One builder at a time, others wait for it.
+    """
+    root = make_private(cache_root(), 0o755)
+    folder, marker = root / f"{name}-{key}", root / f"{name}-{key}" / ".complete"
+    if marker.exists():
+        return folder
+    lock = filelock.FileLock(root / f"{name}-{key}.lock")
+
+    def take() -> tuple[bool | None, str]:
+        try:
+            lock.acquire(blocking=False)
+        except filelock.Timeout:
+            return None, "another process is building it"
+        return True, "ours"
+
+    until(take, what=f"{folder} to be built by another process", timeout=1200)
+    try:
+        if not marker.exists():
+            shutil.rmtree(folder, ignore_errors=True)
+            folder.mkdir()
+            try:
+                build(folder)
+                marker.touch()
+            except BaseException:
+                shutil.rmtree(folder, ignore_errors=True)
+                raise
+    finally:
+        lock.release()
+    return folder
+
+
+def environment(name: str) -> Path:
+    """The Python environment of `images/<name>.lock`: hash-checked, bytecode compiled, never the tool's own."""
+    lock = IMAGES / f"{name}.lock"
+
+    def build(folder: Path) -> None:
+        for command in (
+            ["venv", "--quiet", "--python", sys.executable, "--allow-existing", str(folder)],
+            # copies, not links: the cache of the installer may be cleaned while a lab runs
+            ["pip", "install", "--quiet", "--python", str(folder / "bin" / "python"), "--require-hashes"]
+            + ["--compile-bytecode", "--link-mode", "copy", "-r", str(lock)],
+        ):
+            done = subprocess.run(
+                [sys.executable, "-m", "uv", *command], capture_output=True, text=True, check=False
+            )
+            if done.returncode:
+                lines = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]
+                raise LabError(
+                    f"the packages of {lock.relative_to(PROJECT_ROOT)} could not be installed "
+                    f"({lines[-1].strip()}); check that the package registry is reachable and the disk is not full"
+                )
+
+    return artefact(name, fingerprint(lock), build)

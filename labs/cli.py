@@ -1,0 +1,347 @@
+"""The command line. Each verb is one function here; what it does is elsewhere.
+
+Exit codes: 0 done, 1 failed, 2 the request is wrong, 3 something is not proven, 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+import webbrowser
+from collections.abc import Iterable
+from pathlib import Path
+from types import FrameType
+from typing import Annotated, Any, NoReturn
+
+import typer
+from rich.markup import escape
+from rich.table import Table
+
+from labs.console import duration, err, out, plural, watching
+from labs.errors import ExitCode, LabError, UsageError
+from stacks.catalogue import LABS, SECTIONS
+
+app = typer.Typer(
+    name="lab",
+    help="Executor labs for Apache Airflow: real topologies, the curriculum's DAGs, and proof of what they teach.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog="Exit codes: 0 done, 1 failed, 2 wrong request, 3 not proven, 130 interrupted.",
+)
+
+Target = Annotated[str, typer.Argument(metavar="LAB", help="A lab or a section: `local`, `35.2`.")]
+Existing = Annotated[str, typer.Argument(metavar="LAB", help="Name of a lab that is up, or a section.")]
+Name = Annotated[str | None, typer.Option(help="Name of this instance; several labs of one kind can live side by side.")]
+EngineName = Annotated[str, typer.Option("--engine", help="auto, embedded, or pulumi (the Pulumi CLI).")]
+PlatformName = Annotated[str | None, typer.Option("--platform", help="Where services run: process.")]
+ApiPort = Annotated[int | None, typer.Option("--port", help="Port of the API server; a free one otherwise.")]
+DatabaseUrl = Annotated[
+    str | None, typer.Option("--database-url", help="An existing PostgreSQL database to use.", envvar="LAB_DATABASE_URL")
+]
+Options = Annotated[
+    list[str] | None, typer.Option("--set", metavar="SECTION.KEY=VALUE", help="An Airflow option; repeatable.")
+]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing but errors and results.")]
+Json = Annotated[bool, typer.Option("--json", help="For programs: JSON on standard output.")]
+
+
+def _options(pairs: Iterable[str] | None) -> dict[str, str]:
+    options = {}
+    for pair in pairs or ():
+        key, equals, value = pair.partition("=")
+        if not equals:
+            raise UsageError(f"--set {pair}: write SECTION.KEY=VALUE, as core.parallelism=4")
+        options[key] = value
+    return options
+
+
+def _print_json(value: Any) -> None:
+    typer.echo(json.dumps(value, indent=2, default=str))
+
+
+def _where(outputs: Any) -> None:
+    """What a learner needs to go on."""
+    out.print(f"[bold]{outputs['api_url']}[/]  user [bold]{outputs['admin_user']}[/]  password [bold]{outputs['admin_password']}[/]")
+
+
+@app.command("list")
+def list_(as_json: Json = False) -> None:
+    """Show the labs and the sections of the curriculum that each serves."""
+    if as_json:
+        _print_json(
+            {
+                lab.name: {
+                    "teaches": lab.teaches,
+                    "executors": lab.executors,
+                    "sections": lab.sections,
+                    "platforms": lab.platforms,
+                }
+                for lab in LABS.values()
+            }
+        )
+        return
+    table = Table("lab", "teaches", "executors", "sections", "runs on", box=None, header_style="bold")
+    for lab in LABS.values():
+        executors = ", ".join(executor.rpartition(".")[2] for executor in lab.executors)
+        platforms = ", ".join(lab.platforms) or "[dim]not built yet[/]"
+        table.add_row(lab.name, lab.teaches, executors, " ".join(lab.sections), platforms)
+    out.print(table)
+    sections = Table("section", "title", "lab", box=None, header_style="bold")
+    for section in SECTIONS.values():
+        sections.add_row(section.number, section.title, section.lab)
+    out.print()
+    out.print(sections)
+
+
+@app.command()
+def up(
+    target: Target,
+    verify: Annotated[bool, typer.Option("--verify", help="Then run the lab's scenarios and write the report.")] = False,
+    name: Name = None,
+    engine: EngineName = "auto",
+    platform: PlatformName = None,
+    port: ApiPort = None,
+    database_url: DatabaseUrl = None,
+    options: Options = None,
+    keep: Annotated[bool, typer.Option("--keep", help="Leave what was made when a first `up` fails.")] = False,
+    quiet: Quiet = False,
+    as_json: Json = False,
+) -> None:
+    """Bring a lab up, or bring a running one to what is asked for."""
+    from labs.lab import Lab
+
+    lab = Lab.request(
+        target,
+        name=name,
+        engine=engine,
+        platform=platform,
+        api_port=port,
+        database_url=database_url,
+        options=_options(options),
+    )
+    with watching(f"lab {lab.name} on {lab.engine.name} engine", quiet) as watch:
+        lab = lab.up(watch, keep=keep)
+    if as_json:
+        _print_json(lab.outputs)
+    elif not quiet:
+        _where(lab.outputs)
+    if verify:
+        raise typer.Exit(_verify(lab.name, target if target in SECTIONS else None, (), quiet))
+
+
+@app.command()
+def preview(
+    target: Target,
+    name: Name = None,
+    engine: EngineName = "auto",
+    platform: PlatformName = None,
+    port: ApiPort = None,
+    database_url: DatabaseUrl = None,
+    options: Options = None,
+    as_json: Json = False,
+) -> None:
+    """Show what `up` would make, change, replace and delete, and why."""
+    from labs.lab import Lab
+
+    lab = Lab.request(
+        target,
+        name=name,
+        engine=engine,
+        platform=platform,
+        api_port=port,
+        database_url=database_url,
+        options=_options(options),
+    )
+    steps = lab.preview()
+    if as_json:
+        _print_json([{"operation": s.operation, "type": s.type, "name": s.name, "reason": s.reason} for s in steps])
+        return
+    changes = [step for step in steps if step.operation != "same"]
+    colours = {"create": "green", "update": "yellow", "replace": "magenta", "delete": "red"}
+    for step in changes:
+        out.print(f"[{colours[step.operation]}]{step.operation:8}[/] {step.name:24} [dim]{escape(step.reason)}[/]")
+    out.print(f"{plural(len(changes), 'change')}, {len(steps) - len(changes)} unchanged")
+
+
+@app.command()
+def down(name: Existing, quiet: Quiet = False) -> None:
+    """Take a lab down to nothing."""
+    from labs.lab import Lab
+
+    lab = Lab.of(name)
+    with watching(f"lab {lab.name} down", quiet) as watch:
+        lab.down(watch)
+
+
+@app.command()
+def verify(
+    name: Existing,
+    only: Annotated[
+        list[str] | None, typer.Option("--only", "-k", help="Part of a scenario's name, such as 35_02_01; repeatable.")
+    ] = None,
+    quiet: Quiet = False,
+) -> None:
+    """Run the lab's scenarios and write the report."""
+    from labs.lab import Lab
+
+    section = name if name in SECTIONS else None
+    raise typer.Exit(_verify(Lab.of(name).name, section, only or (), quiet))
+
+
+def _verify(name: str, section: str | None, only: Iterable[str], quiet: bool) -> int:
+    from labs.verify import verify_lab
+
+    return verify_lab(name, section=section, only=tuple(only), quiet=quiet)
+
+
+@app.command()
+def status(name: Existing, as_json: Json = False) -> None:
+    """Show the lab's services, addresses and memory."""
+    from dataclasses import asdict
+
+    from components.platforms.process.inspection import inspect
+    from labs.lab import Lab, log_files
+    from labs.paths import run_directory
+
+    lab = Lab.of(name)
+    states = inspect(run_directory(lab.name), list(log_files(lab.outputs)))
+    if as_json:
+        _print_json(
+            {
+                "name": lab.name,
+                "lab": lab.outputs["lab"],
+                "engine": lab.engine.name,
+                "api_url": lab.outputs["api_url"],
+                "services": [asdict(state) for state in states],
+            }
+        )
+    else:
+        table = Table("service", "state", "pid", "up", "processes", "memory", box=None, header_style="bold")
+        for state in states:
+            colour = "green" if state.state == "RUNNING" else "red"
+            memory = f"{state.memory / 2**20:.0f} MiB"
+            row = (str(state.pid or "-"), duration(state.uptime), str(state.processes), memory)
+            table.add_row(state.name, f"[{colour}]{state.state.lower()}[/]", *row)
+        total = sum(state.memory for state in states) / 2**20
+        out.print(f"[bold]{lab.name}[/]: lab {lab.outputs['lab']}, {', '.join(lab.executors)}, engine {lab.engine.name}, {total:.0f} MiB")
+        out.print(table)
+        _where(lab.outputs)
+    if any(state.state != "RUNNING" for state in states):
+        raise typer.Exit(ExitCode.FAILED)
+
+
+@app.command()
+def logs(
+    name: Existing,
+    service: Annotated[str | None, typer.Argument(help="One service; all otherwise.")] = None,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on as the log grows.")] = False,
+    lines: Annotated[int, typer.Option("--lines", "-n", min=0, help="How many of the last lines.")] = 30,
+) -> None:
+    """Show the logs of the lab's services."""
+    from labs.lab import Lab, log_files
+
+    files = log_files(Lab.of(name).outputs)
+    if service is not None and service not in files:
+        raise UsageError(f"there is no service {service!r} in {name}: choose {', '.join(files)}")
+    chosen = [str(path) for replica, path in files.items() if service in (None, replica)]
+    sys.stdout.flush()
+    os.execvp("tail", ["tail", "-n", str(lines), *(["-F"] if follow else []), *chosen])
+
+
+@app.command("open")
+def open_(name: Existing) -> None:
+    """Show where Airflow's UI is and open it in a browser where there is one."""
+    from labs.lab import Lab
+
+    outputs = Lab.of(name).outputs
+    _where(outputs)
+    if sys.stdout.isatty() and (sys.platform == "darwin" or os.environ.get("DISPLAY")):
+        webbrowser.open(outputs["api_url"])
+
+
+@app.command()
+def doctor(as_json: Json = False) -> None:
+    """Say what this machine can run, and what to do about the rest."""
+    from labs.doctor import examine
+
+    findings = examine()
+    if as_json:
+        _print_json([vars(finding) for finding in findings])
+    else:
+        marks = {"ok": "[green]✓[/]", "missing": "[yellow]–[/]", "broken": "[red]✗[/]"}
+        table = Table("", "what", "found", "to do", box=None, header_style="bold")
+        for finding in findings:
+            table.add_row(marks[finding.verdict], finding.what, escape(finding.found), escape(finding.advice))
+        out.print(table)
+    if any(finding.verdict == "broken" for finding in findings):
+        raise typer.Exit(ExitCode.FAILED)
+
+
+@app.command()
+def report(
+    name: Existing,
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="Folder to copy the report to.")] = None,
+) -> None:
+    """Write the report of the last `verify` again, and say where it is."""
+    from labs.verify import rewrite_report
+
+    html, junit = rewrite_report(name, output)
+    out.print(f"{html}\n{junit}", soft_wrap=True)
+
+
+@app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
+def test(
+    context: typer.Context,
+    everything: Annotated[bool, typer.Option("--all", help="Also what takes longer: every mutation, fault and engine.")] = False,
+) -> None:
+    """Run the project's own tests, then a real local lab with its scenarios. Further arguments go to pytest."""
+    from labs.selftest import run_tests
+
+    raise typer.Exit(run_tests(everything, context.args))
+
+
+bench = typer.Typer(help="Measure against peers.", no_args_is_help=True)
+app.add_typer(bench, name="bench")
+
+
+@bench.command()
+def startup(
+    rounds: Annotated[int, typer.Option(min=1, help="Alternating rounds; the medians count.")] = 3,
+    as_json: Json = False,
+) -> None:
+    """`up local` to the first successful DAG run, against `airflow standalone` to the same."""
+    from labs.bench import bench_startup
+
+    results = bench_startup(rounds)
+    if as_json:
+        _print_json(results)
+
+
+def _end(message: str, code: int) -> NoReturn:
+    err.print(f"[red]lab:[/] {escape(message)}", soft_wrap=True)
+    sys.exit(code)
+
+
+def _terminated(_signal: int, _frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
+
+
+def main() -> None:
+    """Run the command line; every failure that a user can meet ends as one sentence and an exit code."""
+    signal.signal(signal.SIGTERM, _terminated)
+    try:
+        code = app(standalone_mode=False)
+    except typer.TyperException as error:
+        _end(error.format_message(), ExitCode.USAGE)
+    except LabError as error:
+        _end(str(error), error.exit_code)
+    except (KeyboardInterrupt, typer.Abort):
+        _end("interrupted", ExitCode.INTERRUPTED)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = ExitCode.FAILED
+    sys.exit(code or 0)

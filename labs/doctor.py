@@ -1,0 +1,100 @@
+"""What this machine can run, and what to do about the rest."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+import subprocess
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import psutil
+
+from labs.errors import LabError
+from labs.paths import cache_root, make_private, state_root
+from stacks.catalogue import LABS
+
+MEMORY_OF_A_LAB = 2.0
+"""GiB that a lab with its tasks takes; see the README's figures."""
+
+DISK_OF_A_LAB = 2.0
+"""GiB for the environments in the cache and a lab's data."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing looked at.
+
+    Attributes:
+        verdict: `missing` is something optional; `broken` stops every lab.
+        advice: what to do; "" where nothing is to be done.
+    """
+
+    what: str
+    verdict: Literal["ok", "missing", "broken"]
+    found: str
+    advice: str = ""
+
+
+def _size(what: str, gib: float, least: float, advice: str) -> Finding:
+    return Finding(what, "ok" if gib >= least else "broken", f"{gib:.1f} GiB", "" if gib >= least else advice)
+
+
+def _existing(path: Path) -> Path:
+    return next(folder for folder in (path, *path.parents) if folder.exists())
+
+
+def _machine() -> Iterable[Finding]:
+    yield Finding("machine", "ok", f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}")
+    available = psutil.virtual_memory().available / 2**30
+    yield _size("free memory", available, MEMORY_OF_A_LAB, f"a lab takes up to {MEMORY_OF_A_LAB:.0f} GiB: end something")
+    for what, folder in (("cache", cache_root()), ("labs", state_root())):
+        free = shutil.disk_usage(_existing(folder)).free / 2**30
+        yield _size(f"free disk for {what}", free, DISK_OF_A_LAB, f"make room in {folder}")
+    try:
+        yield Finding("cache", "ok", str(make_private(cache_root(), 0o755)))
+    except LabError as error:
+        yield Finding("cache", "broken", "not writable", str(error))
+
+
+def _version(command: list[str]) -> str | None:
+    """First line that the command prints, None where it is missing or fails."""
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=20, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return next(iter(done.stdout.strip().splitlines()), "")
+
+
+def _tools() -> Iterable[Finding]:
+    yield Finding("embedded engine", "ok", "in this project")
+    cli = _version(["pulumi", "version"])
+    yield (
+        Finding("pulumi engine", "ok", cli)
+        if cli
+        else Finding("pulumi engine", "missing", "no Pulumi CLI on the PATH", "only for `--engine pulumi` and `pulumi up`")
+    )
+    yield Finding("process platform", "ok", "supervisord, servers from wheels")
+    daemon = _version(["docker", "version", "--format", "{{.Server.Version}}"])
+    yield Finding(
+        "docker",
+        "ok" if daemon else "missing",
+        daemon or "no daemon answers",
+        "no lab uses it yet",
+    )
+
+
+def _labs() -> Iterable[Finding]:
+    for lab in LABS.values():
+        if lab.platforms:
+            yield Finding(f"lab {lab.name}", "ok", f"runs on {', '.join(lab.platforms)}", f"./lab up {lab.name} --verify")
+        else:
+            yield Finding(f"lab {lab.name}", "missing", "not built yet")
+
+
+def examine() -> list[Finding]:
+    """Look at everything; changes nothing but makes the cache folder."""
+    return [*_machine(), *_tools(), *_labs()]

@@ -1,0 +1,212 @@
+"""A lab as the command line and the scenarios handle it: a stack with an engine, and what `up` left to know."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import shutil
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from labs import engines, processes
+from labs.engines.base import PROJECT, Engine, Event, Stack, Step, Watcher
+from labs.errors import Interrupted, LabError, UsageError
+from labs.paths import PROJECT_ROOT, engine_directory, lab_directory, make_private, run_directory
+from stacks.catalogue import SECTIONS, check_runnable, find_lab
+
+STACKS = PROJECT_ROOT / "stacks"
+
+
+def _key(name: str) -> str:
+    return f"{PROJECT}:{name}"
+
+
+def _silent(_event: Event) -> None:
+    """Watch nothing."""
+
+
+def _read_configuration(name: str) -> dict[str, str]:
+    """The configuration of a committed stack; structured values as JSON text."""
+    values = yaml.safe_load((STACKS / f"Pulumi.{name}.yaml").read_text())["config"]
+    return {key: value if isinstance(value, str) else json.dumps(value) for key, value in values.items()}
+
+
+def labs_here() -> list[str]:
+    """Names of the labs that exist in this checkout."""
+    return sorted(folder.parent.name for folder in lab_directory("any").parent.glob("*/engine"))
+
+
+@dataclass(frozen=True)
+class Lab:
+    """One lab, existing or to be.
+
+    Attributes:
+        stack: what is applied.
+        engine: what applies it.
+    """
+
+    stack: Stack
+    engine: Engine
+
+    @classmethod
+    def request(
+        cls,
+        target: str,
+        *,
+        name: str | None = None,
+        platform: str | None = None,
+        engine: str = "auto",
+        api_port: int | None = None,
+        database_url: str | None = None,
+        options: Mapping[str, str] | None = None,
+    ) -> Lab:
+        """The lab that the command line asks for.
+
+        Raises:
+            UsageError: no such lab, section, platform or engine, or an option without a section; nothing was touched.
+        """
+        data = find_lab(target)
+        config = _read_configuration(data.name)
+        wanted = {
+            "platform": platform,
+            "api_port": None if api_port is None else str(api_port),
+            "database_url": database_url,
+            "options": json.dumps(dict(options)) if options else None,
+        }
+        config |= {_key(key): value for key, value in wanted.items() if value is not None}
+        check_runnable(data, config.get(_key("platform"), data.platforms[0] if data.platforms else "process"))
+        for option in options or {}:
+            if "." not in option:
+                raise UsageError(f"--set {option}: name the option with its section, as core.parallelism=4")
+        stack_name = name or data.name
+        return cls(
+            Stack(stack_name, STACKS, config, engine_directory(stack_name)), engines.select(engine, PROJECT_ROOT)
+        )
+
+    @classmethod
+    def of(cls, name: str) -> Lab:
+        """The lab of that name, or of the section's lab, as its last `up` made it.
+
+        Raises:
+            UsageError: there is none; names those that exist.
+        """
+        if name in SECTIONS and not engine_directory(name).exists():
+            name = SECTIONS[name].lab
+        directory = engine_directory(name)
+        try:
+            record = json.loads((directory / "request.json").read_text())
+            engine, config = record["engine"], record["config"]
+        except FileNotFoundError:
+            if not run_directory(name).exists():
+                here = ", ".join(labs_here())
+                raise UsageError(
+                    f"there is no lab {name!r} here: {f'there is {here}' if here else f'`lab up {name}` makes it'}"
+                ) from None
+            # made by `pulumi up` itself
+            engine, config = "pulumi", _read_configuration(find_lab(name).name)
+        except (ValueError, KeyError) as error:
+            raise LabError(
+                f"{directory / 'request.json'} cannot be read ({error}); delete it and run `lab up {name}` again"
+            ) from error
+        return cls(Stack(name, STACKS, config, directory), engines.select(engine, PROJECT_ROOT))
+
+    @property
+    def name(self) -> str:
+        return self.stack.name
+
+    @cached_property
+    def outputs(self) -> Mapping[str, Any]:
+        """What the last `up` exported; secrets in plain.
+
+        Raises:
+            UsageError: the lab is not up.
+        """
+        outputs = self.engine.outputs(self.stack)
+        if not outputs or "api_url" not in outputs:
+            raise UsageError(f"the lab {self.name!r} is not up: run `lab up {self.name}` first")
+        return outputs
+
+    @property
+    def executors(self) -> tuple[str, ...]:
+        return tuple(self.outputs["executors"])
+
+    @property
+    def platform(self) -> str:
+        return str(self.outputs["platform"])
+
+    @property
+    def options(self) -> dict[str, str]:
+        """The Airflow options that the user set, by `section.key`."""
+        return dict(json.loads(self.stack.config.get(_key("options"), "{}")))
+
+    def up(self, watch: Watcher = _silent, *, keep: bool = False) -> Lab:
+        """Make the lab match its configuration.
+
+        A first `up` that fails takes away what it made, unless `keep`; a later one leaves what was there.
+        """
+        fresh = self._claim()
+        try:
+            self.engine.up(self.stack, watch)
+        except (LabError, KeyboardInterrupt) as failure:
+            if fresh and not keep:
+                self.down(watch)
+            if isinstance(failure, KeyboardInterrupt):
+                raise Interrupted("interrupted") from failure
+            raise
+        self._remember()
+        return replace(self)
+
+    @property
+    def _record(self) -> Path:
+        return self.stack.directory / "request.json"
+
+    def _claim(self) -> bool:
+        """Whether this `up` is the lab's first; of two at the same time, only one is."""
+        if run_directory(self.name).exists() or self._record.exists():
+            return False
+        make_private(self.stack.directory)
+        try:
+            with self._record.open("x") as stream:
+                json.dump({"engine": self.engine.name, "config": dict(self.stack.config)}, stream)
+        except FileExistsError:
+            return False
+        return True
+
+    def _remember(self) -> None:
+        fresh = self._record.with_suffix(".new")
+        fresh.touch(mode=0o600)
+        fresh.write_text(json.dumps({"engine": self.engine.name, "config": dict(self.stack.config)}, indent=1))
+        fresh.replace(self._record)
+
+    def preview(self) -> list[Step]:
+        """What `up` would do."""
+        return self.engine.preview(self.stack)
+
+    def down(self, watch: Watcher = _silent) -> None:
+        """Remove everything: what the engine knows of, then whatever a crash may have left beside it."""
+        home = run_directory(self.name)
+        self.engine.down(self.stack, watch)
+        processes.end_all(str(home))
+        shutil.rmtree(lab_directory(self.name), ignore_errors=True)
+        with contextlib.suppress(OSError):
+            lab_directory(self.name).parent.rmdir()
+
+    @contextlib.contextmanager
+    def reconfigured(self, options: Mapping[str, str]) -> Iterator[Lab]:
+        """The lab with other Airflow options, by `up`, and back again."""
+        config = {**self.stack.config, _key("options"): json.dumps({**self.options, **options})}
+        try:
+            yield replace(self, stack=replace(self.stack, config=config)).up()
+        finally:
+            self.up()
+
+
+def log_files(outputs: Mapping[str, Any]) -> dict[str, Path]:
+    """Log file of each service replica, by its name."""
+    replicas = [replica for group in outputs["services"].values() for replica in group]
+    return {replica["name"]: Path(replica["log"]) for replica in replicas}

@@ -1,0 +1,75 @@
+"""Finding and ending the processes of a lab by the mark that each carries in its environment.
+
+A process that outlives its parent keeps its environment, so the mark finds what a process table or a pid file
+has lost: task processes of a killed scheduler, log servers, pool workers.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+from collections.abc import Iterable
+
+import psutil
+
+from labs.errors import LabError
+from labs.waiting import until
+
+LAB_MARK = "AIRFLOW_LAB"
+"""Environment variable: the lab's directory."""
+
+SERVICE_MARK = "AIRFLOW_LAB_SERVICE"
+"""Environment variable: the name of the service within the lab."""
+
+
+def marked(lab: str, service: str | None = None) -> list[psutil.Process]:
+    """Live processes of a lab, or of one of its services; this process and its ancestors are left out."""
+    own = {os.getpid(), *(parent.pid for parent in psutil.Process().parents())}
+    found = []
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error, OSError):
+            environment = process.environ() if process.pid not in own else {}
+            if environment.get(LAB_MARK) == lab and service in (None, environment.get(SERVICE_MARK)):
+                found.append(process)
+    return found
+
+
+def end(processes: Iterable[psutil.Process], *, grace: float = 3.0) -> None:
+    """SIGTERM, after `grace` seconds SIGKILL, then proof that they are gone.
+
+    Raises:
+        LabError: a process cannot be ended, such as one in an uninterruptible system call.
+    """
+    remaining = list(processes)
+    for kill in (False, True):
+        for process in remaining:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill() if kill else process.terminate()
+        _, remaining = psutil.wait_procs(remaining, timeout=grace if not kill else 10.0)
+    if remaining:
+        names = ", ".join(f"{process.pid}" for process in remaining)
+        raise LabError(f"processes {names} did not end on SIGKILL; see what they wait for with `ps -o stat,wchan -p`")
+
+
+def end_all(lab: str, *, grace: float = 3.0) -> None:
+    """End every process of a lab, also those that appear while others are being ended."""
+
+    def sweep() -> tuple[bool | None, str]:
+        found = marked(lab)
+        if not found:
+            return True, "none left"
+        end(found, grace=grace)
+        return None, f"{len(found)} ended"
+
+    until(sweep, what=f"all processes of {lab} to end", timeout=60, interval=0.05)
+
+
+def main() -> None:
+    """Kill what an earlier incarnation of a service left: `python -m labs.processes LAB SERVICE`."""
+    lab, service = sys.argv[1:]
+    end(marked(lab, service), grace=0.0)
+
+
+if __name__ == "__main__":
+    main()

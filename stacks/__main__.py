@@ -1,0 +1,37 @@
+"""The Pulumi program: a stack's configuration in, a lab out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import pulumi
+
+from components.platforms.base import Platform
+from components.platforms.process import ProcessPlatform
+from labs.paths import run_directory
+from stacks.catalogue import check_runnable, find_lab
+from stacks.topology import Settings, build
+
+PLATFORMS: Mapping[str, Callable[[Path], Platform]] = {"process": ProcessPlatform}
+
+
+def main() -> None:
+    """Read the stack's configuration, build the lab, export what scenarios need."""
+    config = pulumi.Config()
+    lab = find_lab(config.require("lab"))
+    platform = config.get("platform") or (lab.platforms or ("process",))[0]
+    check_runnable(lab, platform)
+    settings = Settings(
+        api_port=config.get_int("api_port"),
+        database_url=config.get("database_url"),
+        options=config.get_object("options") or {},
+    )
+    outputs = build(lab, PLATFORMS[platform](run_directory(pulumi.get_stack())), settings)
+    for name, value in outputs.items():
+        pulumi.export(name, value)
+    pulumi.export("name", pulumi.get_stack())
+
+
+if __name__ == "__main__":
+    main()

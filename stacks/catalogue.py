@@ -1,0 +1,138 @@
+"""The catalogue: six labs and the ten sections of the curriculum, as data."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from labs.errors import UsageError
+
+
+@dataclass(frozen=True)
+class Lab:
+    """One Airflow topology that teaches one thing.
+
+    Attributes:
+        name: what `up` takes.
+        teaches: one line for `list`.
+        executors: value of `[core] executor`, in order; the first is the default.
+        sections: sections of the curriculum whose DAGs are deployed.
+        platforms: where it runs today, the default first; empty while its platform is not built.
+        needs: what it takes beyond Python and a package registry.
+        options: Airflow options by `section.key`, on top of the defaults.
+    """
+
+    name: str
+    teaches: str
+    executors: tuple[str, ...]
+    sections: tuple[str, ...]
+    platforms: tuple[str, ...] = ()
+    needs: tuple[str, ...] = ()
+    options: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Section:
+    """One section of the curriculum, and the lab that serves it."""
+
+    number: str
+    title: str
+    lab: str
+
+
+PORTABLE = ("35.1", "35.5")
+"""Sections whose DAGs run unchanged on every executor."""
+
+_EDGE = "airflow.providers.edge3.executors.EdgeExecutor"
+
+LABS: Mapping[str, Lab] = {
+    lab.name: lab
+    for lab in (
+        Lab(
+            name="local",
+            teaches="tasks as parallel processes of one machine: slots, limits, queueing, shared resources",
+            executors=("LocalExecutor",),
+            sections=("35.1", "35.2", "35.5"),
+            platforms=("process",),
+            options={"core.parallelism": "4"},  # production default 32; each slot is an idle process of about 80 MB
+        ),
+        Lab(
+            name="celery",
+            teaches="tasks on workers that take them from a broker: queues, concurrency, results, priorities",
+            executors=("CeleryExecutor",),
+            sections=(*PORTABLE, "35.3", "35.8", "35.9"),
+            needs=("a Redis server",),
+        ),
+        Lab(
+            name="kubernetes",
+            teaches="each task in a pod of its own: templates, resources, placement, clean-up, debugging",
+            executors=("KubernetesExecutor",),
+            sections=(*PORTABLE, "35.4"),
+            needs=("Docker with kind, or an existing cluster",),
+        ),
+        Lab(
+            name="edge",
+            teaches="tasks at sites that reach nothing but the API server",
+            executors=(_EDGE,),
+            sections=(*PORTABLE, "35.6"),
+        ),
+        Lab(
+            name="multi",
+            teaches="several executors side by side, chosen per DAG and per task",
+            executors=("LocalExecutor", "CeleryExecutor", f"edge:{_EDGE}"),
+            sections=(*PORTABLE, "35.7"),
+            needs=("a Redis server",),
+        ),
+        Lab(
+            name="ha",
+            teaches="two of everything: what fails over, what is lost, how fast it recovers",
+            executors=("CeleryExecutor",),
+            sections=(*PORTABLE, "35.10"),
+            needs=("a Redis server",),
+        ),
+    )
+}
+
+SECTIONS: Mapping[str, Section] = {
+    section.number: section
+    for section in (
+        Section("35.1", "Executor concepts", "local"),
+        Section("35.2", "LocalExecutor", "local"),
+        Section("35.3", "CeleryExecutor", "celery"),
+        Section("35.4", "KubernetesExecutor", "kubernetes"),
+        Section("35.5", "Executor-agnostic patterns", "local"),
+        Section("35.6", "Edge executor", "edge"),
+        Section("35.7", "Multi-executor configuration", "multi"),
+        Section("35.8", "Executor debugging", "celery"),
+        Section("35.9", "Executor performance", "celery"),
+        Section("35.10", "Real-world executor patterns", "ha"),
+    )
+}
+
+
+def find_lab(name: str) -> Lab:
+    """The lab of that name, or the one that serves that section.
+
+    Raises:
+        UsageError: there is neither; names the nearest.
+    """
+    if name in SECTIONS:
+        return LABS[SECTIONS[name].lab]
+    if name in LABS:
+        return LABS[name]
+    near = difflib.get_close_matches(name, [*LABS, *SECTIONS], n=1, cutoff=0.5)
+    hint = f"did you mean {near[0]}? " if near else ""
+    raise UsageError(f"there is no lab or section {name!r}: {hint}`lab list` shows all")
+
+
+def check_runnable(lab: Lab, platform: str) -> None:
+    """Check that the lab runs on the platform today.
+
+    Raises:
+        UsageError: it does not; says where it does.
+    """
+    if not lab.platforms:
+        raise UsageError(f"the lab {lab.name!r} is not built yet on any platform; `lab list` shows which are")
+    if platform not in lab.platforms:
+        raise UsageError(f"the lab {lab.name!r} does not run on the platform {platform!r}: use {', '.join(lab.platforms)}")
