@@ -22,6 +22,12 @@ LAB_MARK = "AIRFLOW_LAB"
 SERVICE_MARK = "AIRFLOW_LAB_SERVICE"
 """Environment variable: the name of the service within the lab."""
 
+KEEP_MARKS = "SPT_NOENV"
+"""Environment variable that stops setproctitle, which Airflow uses, from writing over the marks.
+
+Source: https://github.com/dvarrazzo/py-setproctitle#environment-variables
+"""
+
 
 def marked(lab: str, service: str | None = None) -> list[psutil.Process]:
     """Live processes of a lab, or of one of its services; this process and its ancestors are left out."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -90,8 +89,8 @@ class ProcessPlatform:
             "environment": environment,
             "secrets": pulumi.Output.secret(dict(spec.secrets)),
             "path": image.bin,
-            "health": asdict(health),
-            "stop": asdict(stop),
+            "health": dict(vars(health)),  # not asdict, which would copy outputs
+            "stop": dict(vars(stop)),
             "job": isinstance(spec, JobSpec),
             "timeout": health.timeout,
         }

@@ -174,7 +174,10 @@ def main(command: Sequence[str]) -> None:
     bin_, data = Path(command[0]).parent, Path(os.environ["PGDATA"])
     user = own_user(os.environ[LAB_MARK])
     if not data.exists():
-        _provision(bin_, data, user)
+        try:
+            _provision(bin_, data, user)
+        except LabError as error:
+            sys.exit(str(error))
     if user != os.geteuid():
         os.setgroups([])
         os.setgid(user)

@@ -70,7 +70,10 @@ class _HomeProvider(ResourceProvider):
             for stale in supervisor.programs.glob("*"):
                 stale.unlink()
         try:
-            home.mkdir(mode=0o711, parents=True, exist_ok=True)
+            # Servers with a user of their own must be able to walk through; only the names of folders are given away.
+            for folder in (home.parent.parent, home.parent, home):
+                folder.mkdir(parents=True, exist_ok=True)
+                folder.chmod(0o711)
             record.write_text(json.dumps({"layout": LAYOUT}))
         except OSError as error:
             raise LabError(f"the lab directory {home} cannot be written ({error.strerror}); make room or make it writable") from error
@@ -240,7 +243,8 @@ class _FolderProvider(ResourceProvider):
 
     def create(self, props: Props) -> CreateResult:
         path = Path(props["path"])
-        path.mkdir(mode=0o700, exist_ok=True)
+        path.mkdir(exist_ok=True)
+        path.chmod(0o711)  # a server with a user of its own may keep a private folder inside
         wanted = {Path(target).name: target for target in props["links"]}
         for entry in path.iterdir():
             if entry.is_symlink() and wanted.get(entry.name) != str(entry.readlink()):
@@ -368,6 +372,7 @@ class _ProgramProvider(ResourceProvider):
         variables = {
             processes.LAB_MARK: home,
             processes.SERVICE_MARK: name,
+            processes.KEEP_MARKS: "1",
             **props["environment"],
             **props["secrets"],
         }
@@ -434,9 +439,7 @@ class _ProgramProvider(ResourceProvider):
         except (OSError, xmlrpc.client.Error) as error:
             raise LabError(f"supervisord of {supervisor.home} went away while {name} started ({error}); run `up` again") from error
         if outcome == "failed":
-            code = supervisor.info(name)["exitstatus"]
-            verb = "failed" if props["job"] else "ended while it started"
-            raise LabError(f"{name} {verb} (exit code {code}); {said()}")
+            raise LabError(f"{name} {'failed' if props['job'] else 'ended while it started'}; {said()}")
 
 
 class Program(Resource, module="process", name="Program"):

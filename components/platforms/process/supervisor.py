@@ -40,6 +40,11 @@ def last_lines(log: Path, count: int = 15, start: int = 0) -> str:
         return ""
 
 
+def _clean_environment() -> dict[str, str]:
+    """The caller's environment without what would change the lab's Airflow behind its back."""
+    return {key: value for key, value in os.environ.items() if not key.startswith(("AIRFLOW", "PYTHON"))}
+
+
 @dataclass(frozen=True)
 class Supervisor:
     """The supervisord of one lab; all its files are in `home`, its sockets in `sockets`."""
@@ -96,16 +101,14 @@ class Supervisor:
         """Write the configuration and start supervisord, in a session of its own, unless it answers already."""
         if self.alive():
             return
-        for folder in (self.home, self.programs, self.logs, self.sockets):
-            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        # Servers with a user of their own must be able to walk through; only the names of folders are given away.
-        self.home.chmod(0o711)
+        for folder in (self.programs, self.logs, self.sockets):
+            folder.mkdir(mode=0o711 if folder == self.sockets else 0o700, exist_ok=True)
         self.configuration.write_text(self._text())
         log = self.logs / "supervisord.out"
         with log.open("ab") as out:
             subprocess.run(
                 [sys.executable, "-m", "supervisor.supervisord", "-c", str(self.configuration)],
-                env={**os.environ, LAB_MARK: str(self.home)},
+                env=_clean_environment() | {LAB_MARK: str(self.home)},
                 stdin=subprocess.DEVNULL,
                 stdout=out,
                 stderr=out,
@@ -122,13 +125,15 @@ class Supervisor:
         )
 
     def stop(self) -> None:
-        """Ask supervisord to stop every program and end; a supervisord that does not answer is no error."""
-        with contextlib.suppress(OSError, xmlrpc.client.Error, ValueError):
-            pid = int((self.home / "supervisord.pid").read_text())
+        """Stop every program and end supervisord; a supervisord that does not answer is no error."""
+        with contextlib.suppress(OSError, xmlrpc.client.Error, ValueError, psutil.NoSuchProcess):
+            daemon = psutil.Process(int((self.home / "supervisord.pid").read_text()))
             with self.rpc() as rpc:
-                rpc.shutdown()
-            with contextlib.suppress(psutil.NoSuchProcess):
-                psutil.Process(pid).wait(timeout=60)
+                for info in rpc.getAllProcessInfo():
+                    self.remove(info["name"])
+            # With no program left there is nothing that an orderly shutdown, some seconds long, would do.
+            daemon.kill()
+            daemon.wait(timeout=30)
 
     def _text(self) -> str:
         def quoted(path: Path) -> str:
@@ -170,7 +175,15 @@ files = {quoted(self.programs)}/*.conf
     def remove(self, name: str) -> None:
         """Stop the program and forget it; one that is not there is no error."""
         with self.rpc() as rpc, contextlib.suppress(xmlrpc.client.Fault):
-            rpc.stopProcessGroup(name)
+            with contextlib.suppress(xmlrpc.client.Fault):  # of one that does not run
+                rpc.stopProcess(name, False)
+
+            # Asking often also keeps supervisord's loop, which otherwise turns once a second, going.
+            def stopped() -> tuple[bool | None, str]:
+                state = str(rpc.getProcessInfo(name)["statename"])
+                return (True if state in ("STOPPED", "EXITED", "FATAL") else None), state
+
+            until(stopped, what=f"{name} to stop", timeout=90, interval=0.05)
             rpc.removeProcessGroup(name)
 
     def info(self, name: str) -> dict[str, Any]:
