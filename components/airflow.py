@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import configparser
 import io
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -11,6 +12,7 @@ import pulumi
 
 from components.platforms.base import Platform, Port, Volume
 from components.secrets import LabSecrets
+from labs.cache import IMAGES
 
 API = Port("api-server", "http", 8080)
 
@@ -39,6 +41,13 @@ SHARED = (
 
 ONLY_SCHEDULER = ("core.parallelism", "scheduler.")
 """Options that only the scheduler reads, so that changing one restarts nothing else."""
+
+
+def version() -> str:
+    """The release of Airflow that `images/airflow.lock` pins."""
+    pinned = re.search(r"^apache-airflow==(\S+)", (IMAGES / "airflow.lock").read_text(), re.MULTILINE)
+    assert pinned
+    return pinned[1]
 
 
 def variable(option: str) -> str:
@@ -129,9 +138,7 @@ class Airflow:
             "AIRFLOW__CORE__EXECUTION_API_SERVER_URL": pulumi.Output.concat(self.api_url, "/execution/"),
             "AIRFLOW__API__BASE_URL": self.api_url,
         }
-        return settings | {
-            variable(option): value for option, value in self.options.items() if read_by(option, role)
-        }
+        return settings | {variable(option): value for option, value in self.options.items() if read_by(option, role)}
 
     def secret_environment(self) -> dict[str, pulumi.Input[str]]:
         """The secret settings of a component, the same in all."""

@@ -45,9 +45,7 @@ class MetadataDatabase(pulumi.ComponentResource):
     url: pulumi.Output[str]
     facts: pulumi.Output[list[dict[str, object]]]
 
-    def __init__(
-        self, name: str, args: MetadataDatabaseArgs, opts: pulumi.ResourceOptions | None = None
-    ) -> None:
+    def __init__(self, name: str, args: MetadataDatabaseArgs, opts: pulumi.ResourceOptions | None = None) -> None:
         super().__init__("labs:airflow:MetadataDatabase", name, {}, opts)
         if args.url is None:
             self._own(name, args)

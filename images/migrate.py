@@ -27,8 +27,10 @@ def main() -> None:
         return
     subprocess.run(["airflow", "db", "migrate"], check=True)
     with psycopg2.connect(url) as connection, connection.cursor() as cursor:
-        cursor.execute("SELECT current_database(), pg_get_userbyid(datdba) = current_user FROM pg_database"
-                       " WHERE datname = current_database()")
+        cursor.execute(
+            "SELECT current_database(), pg_get_userbyid(datdba) = current_user FROM pg_database"
+            " WHERE datname = current_database()"
+        )
         name, owned = cursor.fetchone()
         if owned:  # on a server of somebody else's the comment stays as it is, and the next run looks again
             cursor.execute(f'COMMENT ON DATABASE "{name}" IS %s', (wanted,))

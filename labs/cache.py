@@ -67,15 +67,13 @@ def environment(name: str) -> Path:
     lock = IMAGES / f"{name}.lock"
 
     def build(folder: Path) -> None:
+        # copies, not links: the cache of the installer may be cleaned while a lab runs
+        install = ["--require-hashes", "--compile-bytecode", "--link-mode", "copy", "-r", str(lock)]
         for command in (
             ["venv", "--quiet", "--python", sys.executable, "--allow-existing", str(folder)],
-            # copies, not links: the cache of the installer may be cleaned while a lab runs
-            ["pip", "install", "--quiet", "--python", str(folder / "bin" / "python"), "--require-hashes"]
-            + ["--compile-bytecode", "--link-mode", "copy", "-r", str(lock)],
+            ["pip", "install", "--quiet", "--python", str(folder / "bin" / "python"), *install],
         ):
-            done = subprocess.run(
-                [sys.executable, "-m", "uv", *command], capture_output=True, text=True, check=False
-            )
+            done = subprocess.run([sys.executable, "-m", "uv", *command], capture_output=True, text=True, check=False)
             if done.returncode:
                 lines = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]
                 raise LabError(

@@ -35,15 +35,19 @@ app = typer.Typer(
 
 Target = Annotated[str, typer.Argument(metavar="LAB", help="A lab or a section: `local`, `35.2`.")]
 Existing = Annotated[str, typer.Argument(metavar="LAB", help="Name of a lab that is up, or a section.")]
-Name = Annotated[str | None, typer.Option(help="Name of this instance; several labs of one kind can live side by side.")]
+Name = Annotated[
+    str | None, typer.Option(help="Name of this instance; several labs of one kind can live side by side.")
+]
 EngineName = Annotated[str, typer.Option("--engine", help="auto, embedded, or pulumi (the Pulumi CLI).")]
 PlatformName = Annotated[str | None, typer.Option("--platform", help="Where services run: process.")]
 ApiPort = Annotated[int | None, typer.Option("--port", help="Port of the API server; a free one otherwise.")]
 DatabaseUrl = Annotated[
-    str | None, typer.Option("--database-url", help="An existing PostgreSQL database to use.", envvar="LAB_DATABASE_URL")
+    str | None,
+    typer.Option("--database-url", help="An existing PostgreSQL database to use.", envvar="LAB_DATABASE_URL"),
 ]
 Options = Annotated[
-    list[str] | None, typer.Option("--set", metavar="SECTION.KEY=VALUE", help="An Airflow option; repeatable.")
+    list[str] | None,
+    typer.Option("--set", metavar="SECTION.KEY=VALUE", help="An Airflow option; repeatable."),
 ]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing but errors and results.")]
 Json = Annotated[bool, typer.Option("--json", help="For programs: JSON on standard output.")]
@@ -65,7 +69,8 @@ def _print_json(value: Any) -> None:
 
 def _where(outputs: Any) -> None:
     """What a learner needs to go on."""
-    out.print(f"[bold]{outputs['api_url']}[/]  user [bold]{outputs['admin_user']}[/]  password [bold]{outputs['admin_password']}[/]")
+    user, password = outputs["admin_user"], outputs["admin_password"]
+    out.print(f"[bold]{outputs['api_url']}[/]  user [bold]{user}[/]  password [bold]{password}[/]")
 
 
 @app.command("list")
@@ -100,7 +105,9 @@ def list_(as_json: Json = False) -> None:
 @app.command()
 def up(
     target: Target,
-    verify: Annotated[bool, typer.Option("--verify", help="Then run the lab's scenarios and write the report.")] = False,
+    verify: Annotated[
+        bool, typer.Option("--verify", help="Then run the lab's scenarios and write the report.")
+    ] = False,
     name: Name = None,
     engine: EngineName = "auto",
     platform: PlatformName = None,
@@ -181,7 +188,8 @@ def down(name: Existing, quiet: Quiet = False) -> None:
 def verify(
     name: Existing,
     only: Annotated[
-        list[str] | None, typer.Option("--only", "-k", help="Part of a scenario's name, such as 35_02_01; repeatable.")
+        list[str] | None,
+        typer.Option("--only", "-k", help="Part of a scenario's name, such as 35_02_01; repeatable."),
     ] = None,
     quiet: Quiet = False,
 ) -> None:
@@ -227,7 +235,8 @@ def status(name: Existing, as_json: Json = False) -> None:
             row = (str(state.pid or "-"), duration(state.uptime), str(state.processes), memory)
             table.add_row(state.name, f"[{colour}]{state.state.lower()}[/]", *row)
         total = sum(state.memory for state in states) / 2**20
-        out.print(f"[bold]{lab.name}[/]: lab {lab.outputs['lab']}, {', '.join(lab.executors)}, engine {lab.engine.name}, {total:.0f} MiB")
+        facts = f"lab {lab.outputs['lab']}, {', '.join(lab.executors)}, engine {lab.engine.name}, {total:.0f} MiB"
+        out.print(f"[bold]{lab.name}[/]: {facts}")
         out.print(table)
         _where(lab.outputs)
     if any(state.state != "RUNNING" for state in states):
@@ -296,7 +305,9 @@ def report(
 @app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
 def test(
     context: typer.Context,
-    everything: Annotated[bool, typer.Option("--all", help="Also what takes longer: every mutation, fault and engine.")] = False,
+    everything: Annotated[
+        bool, typer.Option("--all", help="Also what takes longer: every mutation, fault and engine.")
+    ] = False,
 ) -> None:
     """Run the project's own tests, then a real local lab with its scenarios. Further arguments go to pytest."""
     from labs.selftest import run_tests

@@ -14,8 +14,20 @@ from labs.engines.base import Event, Watcher
 out = Console(highlight=False)
 err = Console(stderr=True, highlight=False)
 
-DONE = {"create": "made", "update": "changed", "replace": "replaced", "delete": "removed", "same": "unchanged"}
-DOING = {"create": "making", "update": "changing", "replace": "replacing", "delete": "removing", "same": "checking"}
+DONE = {
+    "create": "made",
+    "update": "changed",
+    "replace": "replaced",
+    "delete": "removed",
+    "same": "unchanged",
+}
+DOING = {
+    "create": "making",
+    "update": "changing",
+    "replace": "replacing",
+    "delete": "removing",
+    "same": "checking",
+}
 
 
 def duration(seconds: float) -> str:

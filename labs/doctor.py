@@ -48,9 +48,18 @@ def _existing(path: Path) -> Path:
 
 
 def _machine() -> Iterable[Finding]:
-    yield Finding("machine", "ok", f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}")
+    yield Finding(
+        "machine",
+        "ok",
+        f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}",
+    )
     available = psutil.virtual_memory().available / 2**30
-    yield _size("free memory", available, MEMORY_OF_A_LAB, f"a lab takes up to {MEMORY_OF_A_LAB:.0f} GiB: end something")
+    yield _size(
+        "free memory",
+        available,
+        MEMORY_OF_A_LAB,
+        f"a lab takes up to {MEMORY_OF_A_LAB:.0f} GiB: end something",
+    )
     for what, folder in (("cache", cache_root()), ("labs", state_root())):
         free = shutil.disk_usage(_existing(folder)).free / 2**30
         yield _size(f"free disk for {what}", free, DISK_OF_A_LAB, f"make room in {folder}")
@@ -75,7 +84,12 @@ def _tools() -> Iterable[Finding]:
     yield (
         Finding("pulumi engine", "ok", cli)
         if cli
-        else Finding("pulumi engine", "missing", "no Pulumi CLI on the PATH", "only for `--engine pulumi` and `pulumi up`")
+        else Finding(
+            "pulumi engine",
+            "missing",
+            "no Pulumi CLI on the PATH",
+            "only for `--engine pulumi` and `pulumi up`",
+        )
     )
     yield Finding("process platform", "ok", "supervisord, servers from wheels")
     daemon = _version(["docker", "version", "--format", "{{.Server.Version}}"])
@@ -90,7 +104,12 @@ def _tools() -> Iterable[Finding]:
 def _labs() -> Iterable[Finding]:
     for lab in LABS.values():
         if lab.platforms:
-            yield Finding(f"lab {lab.name}", "ok", f"runs on {', '.join(lab.platforms)}", f"./lab up {lab.name} --verify")
+            yield Finding(
+                f"lab {lab.name}",
+                "ok",
+                f"runs on {', '.join(lab.platforms)}",
+                f"./lab up {lab.name} --verify",
+            )
         else:
             yield Finding(f"lab {lab.name}", "missing", "not built yet")
 

@@ -85,7 +85,8 @@ class Lab:
                 raise UsageError(f"--set {option}: name the option with its section, as core.parallelism=4")
         stack_name = name or data.name
         return cls(
-            Stack(stack_name, STACKS, config, engine_directory(stack_name)), engines.select(engine, PROJECT_ROOT)
+            Stack(stack_name, STACKS, config, engine_directory(stack_name)),
+            engines.select(engine, PROJECT_ROOT),
         )
 
     @classmethod

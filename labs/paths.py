@@ -19,9 +19,7 @@ LAB_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,39}")
 def reachable_by_others(path: Path) -> bool:
     """Whether a process of another user may walk to `path`; what does not exist yet will be made walkable."""
     return all(
-        stat.S_IMODE(folder.stat().st_mode) & stat.S_IXOTH
-        for folder in (path, *path.parents)
-        if folder.exists()
+        stat.S_IMODE(folder.stat().st_mode) & stat.S_IXOTH for folder in (path, *path.parents) if folder.exists()
     )
 
 

@@ -46,6 +46,16 @@ PORTABLE = ("35.1", "35.5")
 
 _EDGE = "airflow.providers.edge3.executors.EdgeExecutor"
 
+QUICK: Mapping[str, str] = {
+    # A lost task process or scheduler is noticed within a lesson; production defaults behind each.
+    "scheduler.task_instance_heartbeat_timeout": "30",  # 300
+    "scheduler.task_instance_heartbeat_timeout_detection_interval": "5",  # 10
+    "scheduler.orphaned_tasks_check_interval": "10",  # 300
+    "scheduler.scheduler_health_check_threshold": "20",  # 30
+    "scheduler.scheduler_heartbeat_sec": "2",  # 5
+}
+"""Time-outs shorter than in production, but not so short that a busy two-core machine looks dead."""
+
 LABS: Mapping[str, Lab] = {
     lab.name: lab
     for lab in (
@@ -55,7 +65,7 @@ LABS: Mapping[str, Lab] = {
             executors=("LocalExecutor",),
             sections=("35.1", "35.2", "35.5"),
             platforms=("process",),
-            options={"core.parallelism": "4"},  # production default 32; each slot is an idle process of about 80 MB
+            options={"core.parallelism": "4", **QUICK},  # 32 in production; each slot is a process of its own
         ),
         Lab(
             name="celery",
@@ -135,4 +145,6 @@ def check_runnable(lab: Lab, platform: str) -> None:
     if not lab.platforms:
         raise UsageError(f"the lab {lab.name!r} is not built yet on any platform; `lab list` shows which are")
     if platform not in lab.platforms:
-        raise UsageError(f"the lab {lab.name!r} does not run on the platform {platform!r}: use {', '.join(lab.platforms)}")
+        raise UsageError(
+            f"the lab {lab.name!r} does not run on the platform {platform!r}: use {', '.join(lab.platforms)}"
+        )

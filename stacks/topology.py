@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 
 import pulumi
 
-from components.airflow import API, Airflow, settings_file
+from components.airflow import API, Airflow, settings_file, version
 from components.api_server import ApiServer, ApiServerArgs
 from components.dag_folder import DagFolder, DagFolderArgs
 from components.dag_processor import DagProcessor, DagProcessorArgs
@@ -73,6 +73,7 @@ def build(lab: Lab, platform: Platform, settings: Settings) -> dict[str, pulumi.
         "platform": platform.name,
         "executors": list(lab.executors),
         "sections": list(lab.sections),
+        "airflow_version": version(),
         "api_url": airflow.api_url,
         "admin_user": "admin",
         "admin_password": secrets.admin_password,

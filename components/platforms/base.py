@@ -108,7 +108,7 @@ class ServiceSpec:
 
     role: str
     image: Image
-    command: Sequence[str]
+    command: Sequence[pulumi.Input[str]]
     environment: Mapping[str, pulumi.Input[str]] = field(default_factory=dict)
     secrets: Mapping[str, pulumi.Input[str]] = field(default_factory=dict)
     ports: Sequence[Port] = ()
@@ -123,7 +123,7 @@ class JobSpec:
 
     role: str
     image: Image
-    command: Sequence[str]
+    command: Sequence[pulumi.Input[str]]
     environment: Mapping[str, pulumi.Input[str]] = field(default_factory=dict)
     secrets: Mapping[str, pulumi.Input[str]] = field(default_factory=dict)
     timeout: float = 300.0

@@ -9,7 +9,17 @@ from typing import Any
 
 import pulumi
 
-from components.platforms.base import Endpoint, Health, Image, JobSpec, Port, Service, ServiceSpec, Stop, Volume
+from components.platforms.base import (
+    Endpoint,
+    Health,
+    Image,
+    JobSpec,
+    Port,
+    Service,
+    ServiceSpec,
+    Stop,
+    Volume,
+)
 from components.platforms.process import postgres
 from components.platforms.process.resources import Folder, Home, LoopbackPort, Packages, Program
 

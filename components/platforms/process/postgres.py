@@ -125,13 +125,15 @@ def template() -> Path:
         data.mkdir(mode=0o700)
         user = ACCOUNT_OF_INITDB if os.geteuid() == 0 else os.geteuid()
         _give(data, user)
-        initdb = [bin_ / "initdb", "-D", data, "-U", "postgres", "--encoding=UTF8", "--locale=C", "--no-sync"]
+        options = ["-U", "postgres", "--encoding=UTF8", "--locale=C", "--no-sync"]
+        initdb = [str(bin_ / "initdb"), "-D", str(data), *options]
         done = subprocess.run(initdb, capture_output=True, text=True, check=False, **_identity(user))
         if done.returncode:
             raise LabError(f"initdb failed in {data}: {done.stderr.strip()}")
-        with tempfile.TemporaryDirectory(prefix="airflow-lab-") as home, _private_server(
-            bin_, data, user, Path(tempfile.gettempdir())
-        ) as sockets:
+        with (
+            tempfile.TemporaryDirectory(prefix="airflow-lab-") as home,
+            _private_server(bin_, data, user, Path(tempfile.gettempdir())) as sockets,
+        ):
             _psql(bin_, sockets, user, "CREATE ROLE airflow LOGIN; CREATE DATABASE airflow OWNER airflow;")
             migration = subprocess.run(
                 [airflow / "bin" / "python", IMAGES / "migrate.py"],
@@ -184,7 +186,7 @@ def main(command: Sequence[str]) -> None:
         os.setuid(user)
     os.chdir(data)
     del os.environ["POSTGRES_PASSWORD"]
-    os.execv(command[0], [*command, "-D", str(data)])  # noqa: S606
+    os.execv(command[0], [*command, "-D", str(data)])
 
 
 if __name__ == "__main__":

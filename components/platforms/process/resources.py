@@ -76,7 +76,9 @@ class _HomeProvider(ResourceProvider):
                 folder.chmod(0o711)
             record.write_text(json.dumps({"layout": LAYOUT}))
         except OSError as error:
-            raise LabError(f"the lab directory {home} cannot be written ({error.strerror}); make room or make it writable") from error
+            raise LabError(
+                f"the lab directory {home} cannot be written ({error.strerror}); make room or make it writable"
+            ) from error
         supervisor.start()
         return CreateResult(str(home), {**props, "sockets": str(supervisor.sockets)})
 
@@ -122,7 +124,8 @@ def _taken(port: int) -> bool:
 def _holder(port: int) -> str:
     with contextlib.suppress(psutil.Error):
         for connection in psutil.net_connections("tcp"):
-            if connection.status == psutil.CONN_LISTEN and connection.laddr.port == port and connection.pid:
+            listens = connection.status == psutil.CONN_LISTEN and connection.laddr
+            if listens and getattr(connection.laddr, "port", None) == port and connection.pid:
                 return f" by process {connection.pid} ({psutil.Process(connection.pid).name()})"
     return ""
 
@@ -307,7 +310,7 @@ def probe(health: Mapping[str, Any], since: float) -> tuple[bool, str]:
     if not health.get("http"):
         return True, "runs"
     try:
-        with urllib.request.urlopen(str(health["http"]), timeout=5) as answer:  # noqa: S310
+        with urllib.request.urlopen(str(health["http"]), timeout=5) as answer:
             body = json.load(answer) if health.get("healthy") or health.get("fresh") else {}
     except (OSError, ValueError) as error:
         return False, f"{health['http']}: {error}"
@@ -316,7 +319,9 @@ def probe(health: Mapping[str, Any], since: float) -> tuple[bool, str]:
             return False, f"{path} is {_dig(body, path)}"
     if health.get("fresh"):
         beat = _dig(body, str(health["fresh"]))
-        if not beat or datetime.fromisoformat(beat.replace("Z", "+00:00")) < datetime.fromtimestamp(since, timezone.utc):
+        if not beat or datetime.fromisoformat(beat.replace("Z", "+00:00")) < datetime.fromtimestamp(
+            since, timezone.utc
+        ):
             return False, f"{health['fresh']} is {beat}, from before the start"
     return True, "healthy"
 
@@ -343,7 +348,9 @@ class _ProgramProvider(ResourceProvider):
     def diff(self, _id: str, olds: Props, news: Props) -> DiffResult:
         replaces = [key for key in ("home", "name") if olds[key] != news[key]]
         changes = bool(replaces) or _changed(olds, news, self.SETTINGS)
-        return DiffResult(changes=changes or not self._as_it_should_be(news), replaces=replaces, delete_before_replace=True)
+        return DiffResult(
+            changes=changes or not self._as_it_should_be(news), replaces=replaces, delete_before_replace=True
+        )
 
     def update(self, _id: str, _olds: Props, news: Props) -> UpdateResult:
         return UpdateResult(self.create(news).outs)
@@ -362,7 +369,7 @@ class _ProgramProvider(ResourceProvider):
             state = Supervisor(Path(props["home"])).info(str(props["name"]))["statename"]
         except (OSError, xmlrpc.client.Error):
             return False
-        return state == ("EXITED" if props["job"] else "RUNNING")
+        return bool(state == ("EXITED" if props["job"] else "RUNNING"))
 
     @staticmethod
     def _write(supervisor: Supervisor, props: Props) -> None:
@@ -385,7 +392,7 @@ class _ProgramProvider(ResourceProvider):
             f"{shlex.join([sys.executable, '-m', 'labs.processes', home, name])}; fi",
             f": > {shlex.quote(str(started))}",
             *(f"export {key}={shlex.quote(str(value))}" for key, value in sorted(variables.items())),
-            f"export PATH={shlex.quote(str(props['path']))}:\"$PATH\"",
+            f'export PATH={shlex.quote(str(props["path"]))}:"$PATH"',
             f"cd {shlex.quote(home)}",
             f"exec {shlex.join(str(part) for part in props['command'])}",
         ]
@@ -437,7 +444,9 @@ class _ProgramProvider(ResourceProvider):
         try:
             outcome = until(seen, what=f"{name} to be ready", timeout=float(props["timeout"]), detail=said)
         except (OSError, xmlrpc.client.Error) as error:
-            raise LabError(f"supervisord of {supervisor.home} went away while {name} started ({error}); run `up` again") from error
+            raise LabError(
+                f"supervisord of {supervisor.home} went away while {name} started ({error}); run `up` again"
+            ) from error
         if outcome == "failed":
             raise LabError(f"{name} {'failed' if props['job'] else 'ended while it started'}; {said()}")
 

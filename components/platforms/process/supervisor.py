@@ -169,7 +169,7 @@ files = {quoted(self.programs)}/*.conf
             except xmlrpc.client.Fault as fault:
                 if "ALREADY_ADDED" not in fault.faultString:
                     raise LabError(
-                        f"supervisord refuses the program {name!r} ({fault.faultString}); see {self.programs}/{name}.conf"
+                        f"supervisord refuses {name!r} ({fault.faultString}); see {self.programs}/{name}.conf"
                     ) from fault
 
     def remove(self, name: str) -> None:

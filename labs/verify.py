@@ -1,0 +1,93 @@
+"""`verify`: run the scenarios of a lab in a process of their own, then write the report."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+from labs.console import err, out, plural
+from labs.errors import ExitCode, LabError
+from labs.lab import Lab
+from labs.paths import PROJECT_ROOT, cache_root, make_private
+from labs.report import write_report
+from labs.results import Results
+
+SCENARIOS = PROJECT_ROOT / "scenarios"
+
+
+def report_directory(lab: str) -> Path:
+    """Reports outlive their lab, so they are kept in the cache."""
+    return make_private(cache_root() / "reports" / lab)
+
+
+def scenario_paths(sections: Sequence[str], section: str | None) -> list[Path]:
+    """The folders of the scenarios of one section, or of all sections of a lab with its claims and faults."""
+    wanted = [section] if section else sections
+    prefixes = ["section_{}_{:02d}_".format(*map(int, number.split("."))) for number in wanted]
+    folders = sorted(folder for prefix in prefixes for folder in SCENARIOS.glob(f"{prefix}*"))
+    return folders if section else [*folders, SCENARIOS / "claims", SCENARIOS / "faults"]
+
+
+def verify_lab(
+    name: str,
+    *,
+    section: str | None = None,
+    only: Sequence[str] = (),
+    everything: bool = False,
+    quiet: bool = False,
+) -> int:
+    """Run scenarios against a lab that is up.
+
+    Args:
+        section: only that section's; otherwise those of all sections of the lab, with claims and faults.
+        only: parts of names, any of which a scenario's name must contain.
+        everything: also the scenarios that take minutes.
+
+    Returns:
+        An exit code: 0 when all that applies is proven, 1 when something failed, 3 when something is unknown.
+    """
+    lab = Lab.of(name)
+    directory = report_directory(name)
+    record = directory / "results.json"
+    record.unlink(missing_ok=True)
+    paths = scenario_paths(lab.outputs["sections"], section)
+    command = [sys.executable, "-m", "pytest", *map(str, paths), "--lab", name, "--results", str(record)]
+    command += ["-p", "no:cacheprovider", "--no-header", "-q", "--tb=short"]
+    command += ["-k", " or ".join(only)] if only else []
+    command += [] if everything else ["-m", "not long"]
+    done = subprocess.run(command, cwd=PROJECT_ROOT, check=False, stdout=subprocess.DEVNULL if quiet else None)
+    if not record.exists():
+        raise LabError(
+            f"the scenarios of {name} did not start (pytest ended with {done.returncode}); its output says why"
+        )
+    results = Results.load(record)
+    html, junit = write_report(lab.outputs, results, directory)
+    if not quiet:
+        counts = Counter(result.verdict for result in results.results)
+        summary = ", ".join(f"{count} {verdict}" for verdict, count in sorted(counts.items()))
+        out.print(f"[bold]{plural(len(results.results), 'check')}[/]: {summary}")
+        out.print(f"report: {html}\nJUnit:  {junit}", soft_wrap=True)
+    if done.returncode < 0 or done.returncode == ExitCode.USAGE:
+        err.print("the scenarios were interrupted; what had not ended is unknown")
+        return ExitCode.INTERRUPTED
+    return int(results.exit_code())
+
+
+def rewrite_report(name: str, output: Path | None) -> tuple[Path, Path]:
+    """Write the report of the last `verify` again, from its results, into `output` or its old place."""
+    directory = report_directory(name)
+    results = Results.load(directory / "results.json")
+    html, junit = directory / "report.html", directory / "junit.xml"
+    try:
+        html, junit = write_report(Lab.of(name).outputs, results, directory)
+    except LabError:
+        if not html.exists():  # the lab is down and left no report
+            raise
+    if output is not None:
+        output.mkdir(parents=True, exist_ok=True)
+        html, junit = (Path(shutil.copy2(file, output)) for file in (html, junit))
+    return html, junit
