@@ -179,11 +179,7 @@ RECORDER = pytest.StashKey[Recorder]()
 
 def every_try(airflow: Airflow, run: Run) -> list[TaskInstance]:
     """All tries of all task instances of a run."""
-    return [
-        each
-        for ti in airflow.task_instances(run)
-        for each in (airflow.tries(ti) if ti.try_number > 1 else [ti])
-    ]
+    return [each for ti in airflow.task_instances(run) for each in (airflow.tries(ti) if ti.try_number > 1 else [ti])]
 
 
 def dag_of(module: Path) -> str:
@@ -226,8 +222,13 @@ def _verdict(report: pytest.TestReport, call: pytest.CallInfo[None]) -> tuple[Ve
     if isinstance(error, pytest.skip.Exception):
         return "not applicable", str(error)
     if isinstance(error, (AssertionError, pytest.fail.Exception)):
-        return "failed", str(error) or "an assertion without words"
+        return "failed", _without_introspection(str(error)) or "an assertion without words"
     return "unknown", f"the check crashed with {type(error).__name__}: {error}"
+
+
+def _without_introspection(message: str) -> str:
+    """An assertion's message without pytest's "+ where" lines: they stay in the traceback."""
+    return "\n".join(line for line in message.splitlines() if not line.lstrip().startswith("+ "))
 
 
 def _service_logs(outputs: Mapping[str, Any]) -> dict[str, str]:
