@@ -60,7 +60,7 @@ class AirflowError(LabError):
 
 @dataclass(frozen=True)
 class ComponentHealth:
-    """What the API server says of one component; `heartbeat` is None for those that have none."""
+    """What the API server says of one component; status None for one that never reported."""
 
     status: str | None
     heartbeat: datetime | None = None
@@ -191,10 +191,12 @@ class Airflow:
 
     def health(self) -> dict[str, ComponentHealth]:
         """One look at `metadatabase`, `scheduler`, `triggerer` and `dag_processor`; not repeated."""
-        body = self._sent(MonitorApi(self.client).get_health, {}).to_dict()
+        answer = self._sent(MonitorApi(self.client).get_health, {})
+        names = ("metadatabase", "scheduler", "triggerer", "dag_processor")
+        parts = {name: getattr(answer, name) for name in names}
         return {
-            name: ComponentHealth(part.get("status"), _time(part.get(f"latest_{name}_heartbeat")))
-            for name, part in body.items()
+            name: ComponentHealth(part.status, _time(getattr(part, f"latest_{name}_heartbeat", None)))
+            for name, part in parts.items()
             if part
         }
 
@@ -249,9 +251,7 @@ class Airflow:
             if file and state == "not parsed yet":
                 for failure in self.import_errors():
                     if failure.file.endswith(file):
-                        raise AirflowError(
-                            f"Airflow cannot import {failure.file}:\n{failure.stack_trace}", 404
-                        )
+                        raise AirflowError(f"Airflow cannot import {failure.file}:\n{failure.stack_trace}", 404)
             return None, state
 
         def detail() -> str:
