@@ -53,9 +53,7 @@ class Deployment:
         checkpoint: where to save; None for a dry run, which calls no provider's create, update or delete.
     """
 
-    def __init__(
-        self, snapshot: Snapshot, providers: Registry, checkpoint: Checkpoint | None, watch: Watcher
-    ) -> None:
+    def __init__(self, snapshot: Snapshot, providers: Registry, checkpoint: Checkpoint | None, watch: Watcher) -> None:
         self.steps: list[Step] = []
         self._snapshot = snapshot
         self._providers = providers
@@ -123,14 +121,10 @@ class Deployment:
         resources = self._snapshot.resources
         doomed = {id(item): (item, reason) for urn, item in resources.items() if urn not in self._registered}
         doomed |= {id(item): (item, "replaced") for item in self._snapshot.condemned}
-        doomed |= {
-            id(item.resource): (item.resource, "left by an interrupted run") for item in self._half_made
-        }
+        doomed |= {id(item.resource): (item.resource, "left by an interrupted run") for item in self._half_made}
         protected = sorted(item.name for item, _ in doomed.values() if item.protect)
         if protected:
-            raise LabError(
-                f"{', '.join(protected)} is protected; take `protect` off it and run `up` before it can go"
-            )
+            raise LabError(f"{', '.join(protected)} is protected; take `protect` off it and run `up` before it can go")
         self._delete_all(list(doomed.values()))
         self._raise()
         self._snapshot.pending.clear()
@@ -145,11 +139,7 @@ class Deployment:
         if not self._failures:
             return
         (urn, error), *others = self._failures
-        text = (
-            str(error)
-            if isinstance(error, LabError)
-            else f"{name_of(urn)} failed: {type(error).__name__}: {error}"
-        )
+        text = str(error) if isinstance(error, LabError) else f"{name_of(urn)} failed: {type(error).__name__}: {error}"
         if others:
             text += f"; also failed: {', '.join(name_of(urn) for urn, _ in others)}"
         kind = type(error) if isinstance(error, LabError) else LabError
@@ -163,8 +153,8 @@ class Deployment:
         if old is None:
             step = self._step("create", goal.urn, "new")
         else:
-            changed = _changed(old.inputs, goal.inputs)
-            step = self._step("update" if changed else "same", goal.urn, _because(changed))
+            changed = changed_keys(old.inputs, goal.inputs)
+            step = self._step("update" if changed else "same", goal.urn, because(changed))
         with self._doing(step):
             self._record(new)
         return new
@@ -183,12 +173,10 @@ class Deployment:
             return self._create(provider, goal, inputs, step)
         difference, changed = self._diff(provider, old, inputs)
         if difference.changes and difference.replaces:
-            return self._replace(
-                provider, goal, old, self._check(provider, goal.urn, None, wanted), difference
-            )
+            return self._replace(provider, goal, old, self._check(provider, goal.urn, None, wanted), difference)
         self._clean(goal.urn, None)
         if difference.changes or goal.urn in self._half_updated:
-            reason = _because(changed) if difference.changes else "its last update did not finish"
+            reason = because(changed) if difference.changes else "its last update did not finish"
             return self._update(provider, goal, old, inputs, self._step("update", goal.urn, reason))
         new = _resource(goal, old.id, inputs, old.outputs)
         with self._doing(self._step("same", goal.urn)):
@@ -205,9 +193,7 @@ class Deployment:
             if not self.dry_run:
                 id_, outputs = provider.create(goal.urn, reveal(inputs))
                 if not id_:
-                    raise LabError(
-                        f"the provider of {step.type} gave {step.name} no id, a defect of that provider"
-                    )
+                    raise LabError(f"the provider of {step.type} gave {step.name} no id, a defect of that provider")
                 new = replace(new, id=id_, outputs=_outputs(outputs, inputs, goal))
             self._record(new, condemn)
         return new
@@ -226,7 +212,7 @@ class Deployment:
     ) -> Resource | None:
         if old.protect and goal.protect:
             raise LabError(f"{old.name} is protected and would be replaced; take `protect` off it first")
-        step = self._step("replace", goal.urn, _because(difference.replaces))
+        step = self._step("replace", goal.urn, because(difference.replaces))
         self._clean(goal.urn, inputs)
         first = goal.delete_before_replace
         if not (difference.delete_before_replace if first is None else first):
@@ -262,11 +248,7 @@ class Deployment:
             mine = [item for item in self._half_made if item.resource.urn == urn]
             self._half_made = [item for item in self._half_made if item not in mine]
         for item in mine:
-            again = (
-                item.operation == "create"
-                and inputs is not None
-                and not _changed(item.resource.inputs, inputs)
-            )
+            again = item.operation == "create" and inputs is not None and not changed_keys(item.resource.inputs, inputs)
             if not again:
                 self._delete(item.resource, "left by an interrupted run")
 
@@ -283,9 +265,7 @@ class Deployment:
             inputs = {key: UNKNOWN if key in unknown else value for key, value in item.inputs.items()}
             if self._diff(find(self._providers, item.type), item, inputs)[0].replaces:
                 if item.protect:
-                    raise LabError(
-                        f"{item.name} is protected and would be replaced; take `protect` off it first"
-                    )
+                    raise LabError(f"{item.name} is protected and would be replaced; take `protect` off it first")
                 found.append(urn)
         return [resources[urn] for urn in found[1:]]
 
@@ -299,9 +279,7 @@ class Deployment:
         with ThreadPoolExecutor(PARALLEL) as pool:
             while graph.is_active():
                 if not interruption.is_set():
-                    running |= {
-                        pool.submit(self._delete, *doomed[index]): index for index in graph.get_ready()
-                    }
+                    running |= {pool.submit(self._delete, *doomed[index]): index for index in graph.get_ready()}
                 if not running:
                     break
                 for future in wait(running, return_when=FIRST_COMPLETED).done:
@@ -322,7 +300,7 @@ class Deployment:
 
     def _diff(self, provider: Provider, old: Resource, inputs: Values) -> tuple[Difference, tuple[str, ...]]:
         """What the provider says, and which inputs changed."""
-        changed = _changed(old.inputs, inputs)
+        changed = changed_keys(old.inputs, inputs)
         difference = provider.diff(old.urn, old.id, reveal(old.outputs), reveal(inputs))
         if difference.changes is None:
             difference = replace(difference, changes=bool(changed))
@@ -408,12 +386,14 @@ def _outputs(outputs: Values, inputs: Values, goal: Goal) -> Values:
     return {**marked, **hidden}
 
 
-def _changed(old: Values, new: Values) -> tuple[str, ...]:
+def changed_keys(old: Mapping[str, Any], new: Mapping[str, Any]) -> tuple[str, ...]:
+    """The top-level properties that differ, secret or not."""
     keys = dict.fromkeys((*new, *old))
     return tuple(key for key in keys if reveal(old.get(key)) != reveal(new.get(key)))
 
 
-def _because(keys: Iterable[str]) -> str:
+def because(keys: Iterable[str]) -> str:
+    """The reason of a step, naming properties and never their values."""
     names = ["its provider" if key == DynamicProvider.KEY else key for key in keys]
     return f"{', '.join(names)} changed" if names else ""
 
@@ -442,11 +422,6 @@ def _reset(new: Any, old: Any, keys: list[str | int]) -> Any:
         if key in old and (rest == [] or key in new):
             return {**new, key: _reset(new.get(key), old[key], rest)}
         return {name: value for name, value in new.items() if rest or name != key}
-    if (
-        isinstance(new, list)
-        and isinstance(old, list)
-        and isinstance(key, int)
-        and key < min(len(new), len(old))
-    ):
+    if isinstance(new, list) and isinstance(old, list) and isinstance(key, int) and key < min(len(new), len(old)):
         return [*new[:key], _reset(new[key], old[key], rest), *new[key + 1 :]]
     return new

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import replace
 from typing import Any
 
 from labs.engines.base import Stack, Step, Watcher
 from labs.engines.checkpoint import Checkpoint, Snapshot
 from labs.engines.deployment import Deployment
 from labs.engines.lock import stack_lock
-from labs.engines.monitor import ROOT_TYPE, as_program, run_program
+from labs.engines.monitor import ROOT_TYPE, run_program
 from labs.engines.providers import DynamicProvider, Provider, Registry
 from labs.engines.values import plain_outputs
+from labs.engines.workplace import absolute, as_program
 from labs.waiting import interruptible
 
 
@@ -30,7 +30,7 @@ class EmbeddedEngine:
         self._providers = providers or {}
 
     def up(self, stack: Stack, watch: Watcher) -> Mapping[str, Any]:
-        stack = _absolute(stack)
+        stack = absolute(stack)
         with stack_lock(stack, "up"), interruptible(), as_program(stack.program):
             checkpoint = Checkpoint(stack)
             snapshot = checkpoint.load() or Snapshot()
@@ -40,7 +40,7 @@ class EmbeddedEngine:
         return _outputs(snapshot)
 
     def preview(self, stack: Stack) -> list[Step]:
-        stack = _absolute(stack)
+        stack = absolute(stack)
         with as_program(stack.program):
             snapshot = Checkpoint(stack).load() or Snapshot()
             deployment = Deployment(snapshot, self._registry(stack), None, _ignore)
@@ -49,7 +49,7 @@ class EmbeddedEngine:
         return deployment.steps
 
     def down(self, stack: Stack, watch: Watcher) -> None:
-        stack = _absolute(stack)
+        stack = absolute(stack)
         if not stack.directory.exists():
             return
         checkpoint = Checkpoint(stack)
@@ -74,11 +74,6 @@ def _outputs(snapshot: Snapshot) -> dict[str, Any]:
         if resource.type == ROOT_TYPE:
             return plain_outputs(resource.outputs)
     return {}
-
-
-def _absolute(stack: Stack) -> Stack:
-    """The program runs in its own directory, so relative paths must be resolved before."""
-    return replace(stack, program=stack.program.resolve(), directory=stack.directory.resolve())
 
 
 def _ignore(_: object) -> None:

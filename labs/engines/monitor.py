@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-import os
 import runpy
-import sys
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -185,19 +182,3 @@ def _described(error: Exception, program: Path) -> str:
     ]
     place = f" ({frames[-1].filename}, line {frames[-1].lineno})" if frames else ""
     return f"{type(error).__name__}: {error}{place}"
-
-
-@contextmanager
-def as_program(directory: Path) -> Iterator[None]:
-    """Work where the CLI would: in the program's directory, with its modules importable."""
-    if not directory.is_dir():
-        yield
-        return
-    before, path = Path.cwd(), list(sys.path)
-    os.chdir(directory)
-    sys.path.insert(0, str(directory))
-    try:
-        yield
-    finally:
-        os.chdir(before)
-        sys.path[:] = path

@@ -1,0 +1,303 @@
+"""The pulumi engine: applies a stack with the Pulumi CLI, through Pulumi's Automation API."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import shutil
+import sys
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any
+
+from pulumi import automation
+from pulumi.runtime import rpc
+
+from labs.engines.base import PROJECT, Stack, Step, Watcher
+from labs.engines.lock import stack_lock
+from labs.engines.providers import DynamicProvider
+from labs.engines.pulumi_events import Watching
+from labs.engines.pulumi_process import MARK, Cli, end_leftovers, is_installed, stale_locks
+from labs.engines.values import from_provider
+from labs.engines.workplace import absolute, as_program
+from labs.errors import Interrupted, LabError, UsageError
+from labs.waiting import interruptible, interruption
+
+ROOT_TYPE = "pulumi:pulumi:Stack"
+
+
+class PulumiEngine:
+    """See `labs.engines.base.Engine`.
+
+    The CLI sees a project generated in the stack's directory, so no command touches the repository. It has the
+    repository's project and stack names and, by default, its backend: `pulumi` at the root sees the same stack.
+
+    Args:
+        project_root: the state lives in its `.lab/pulumi`, unless PULUMI_BACKEND_URL names another backend.
+    """
+
+    name = "pulumi"
+
+    def __init__(self, project_root: Path) -> None:
+        self._root = project_root
+
+    def up(self, stack: Stack, watch: Watcher) -> Mapping[str, Any]:
+        with self._locked(stack, "up", watch) as session:
+            session.settle()
+            result = session.run(lambda found: found.up(on_event=session.watching, suppress_progress=True))
+        return {key: output.value for key, output in result.outputs.items()}
+
+    def preview(self, stack: Stack) -> list[Step]:
+        with self._locked(stack, "preview", lambda _: None) as session:
+            known = session.state() is not None
+            try:
+                session.run(lambda found: found.preview(on_event=session.watching, suppress_progress=True))
+            finally:
+                if not known:
+                    session.forget()
+        return session.watching.steps
+
+    def down(self, stack: Stack, watch: Watcher) -> None:
+        with self._locked(stack, "down", watch) as session:
+            if session.state() is not None:
+                session.settle()
+                session.run(lambda found: found.destroy(on_event=session.watching, suppress_progress=True))
+                session.forget()
+        with suppress(OSError):
+            stack.directory.rmdir()  # others may keep something there
+
+    def outputs(self, stack: Stack) -> Mapping[str, Any] | None:
+        with tempfile.TemporaryDirectory(prefix="airflow-lab-") as folder:
+            state = _Session(absolute(stack), Path(folder), self._root, lambda _: None).state(secrets=True)
+        for resource in (state or {}).get("resources", ()):
+            if resource["type"] == ROOT_TYPE:
+                return {key: _plain(value) for key, value in resource.get("outputs", {}).items()}
+        return None
+
+    @contextmanager
+    def _locked(self, stack: Stack, verb: str, watch: Watcher) -> Iterator[_Session]:
+        stack = absolute(stack)
+        folder = stack.directory / "pulumi"
+        with stack_lock(stack, verb), interruptible():
+            try:
+                yield _Session(
+                    stack,
+                    folder,
+                    self._root,
+                    watch,
+                    "the stack goes down" if verb == "down" else "no longer in the program",
+                )
+            finally:
+                shutil.rmtree(folder, ignore_errors=True)
+
+
+def prepare(project_root: Path, stack_names: Iterable[str]) -> None:
+    """Let `pulumi up -s <stack>` work at the repository's root: cheap, and safe to repeat.
+
+    Makes the file backend of `Pulumi.yaml` with its passphrase, an empty state per stack (what `pulumi stack init`
+    writes), and a copy of each stack's committed configuration: the CLI writes the salt of its secrets into the copy.
+    Does nothing without the Pulumi CLI on the PATH.
+    """
+    if not is_installed():
+        return
+    _passphrase(project_root)
+    home = _home(project_root)
+    states = home / ".pulumi" / "stacks" / PROJECT
+    states.mkdir(parents=True, exist_ok=True)
+    (home / ".pulumi" / "meta.yaml").write_text("version: 1\n")
+    configs = home / "config"
+    configs.mkdir(exist_ok=True)
+    for name in stack_names:
+        state = states / f"{name}.json"
+        if not state.exists():
+            state.write_text(json.dumps({"version": 3, "checkpoint": {"stack": f"organization/{PROJECT}/{name}"}}))
+        source, copy = project_root / "stacks" / f"Pulumi.{name}.yaml", configs / f"Pulumi.{name}.yaml"
+        if not copy.exists() or copy.stat().st_mtime < source.stat().st_mtime:
+            copy.write_text(source.read_text())
+
+
+class _Session:
+    """The Pulumi CLI at work on one stack.
+
+    Args:
+        folder: where to generate the project.
+    """
+
+    def __init__(
+        self, stack: Stack, folder: Path, project_root: Path, watch: Watcher, gone: str = "no longer in the program"
+    ) -> None:
+        self.watching = Watching(watch, gone)
+        self._stack = stack
+        self._folder = folder
+        self._backend = os.environ.get("PULUMI_BACKEND_URL") or f"file://{_home(project_root)}"
+        environment = {
+            "PULUMI_SKIP_UPDATE_CHECK": "true",
+            "PULUMI_BACKEND_URL": self._backend,
+            MARK: str(stack.directory),
+            **_passphrase(project_root),
+        }
+        self._cli = Cli(environment)
+        self._generate()
+        self._workspace = automation.LocalWorkspace(
+            work_dir=str(folder), env_vars=environment, pulumi_command=self._cli
+        )
+
+    def _generate(self) -> None:
+        """Write the project and its configuration."""
+        project = {
+            "name": PROJECT,
+            "main": str(self._stack.program if self._stack.program.is_dir() else self._folder),
+            # The pip toolchain runs the environment's own Python: no uv or poetry on the PATH.
+            "runtime": {"name": "python", "options": {"toolchain": "pip", "virtualenv": sys.prefix}},
+        }
+        self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        (self._folder / "Pulumi.yaml").write_text(json.dumps(project))
+        config = self._folder / f"Pulumi.{self._stack.name}.yaml"
+        config.write_text(json.dumps({"config": dict(self._stack.config)}))
+
+    def run(self, operation: Callable[[automation.Stack], Any]) -> Any:
+        """Run an operation on the stack, which is made when it does not exist.
+
+        Raises:
+            LabError: in the words of the provider or program that failed.
+        """
+        try:
+            return operation(automation.Stack.create_or_select(self._stack.name, self._workspace))
+        except automation.CommandError as error:
+            if interruption.is_set():
+                raise Interrupted(
+                    f"interrupted; Pulumi remembers what exists of stack {self._stack.name}: run `up` to go on or "
+                    "`down` to remove it"
+                ) from error
+            raise self.watching.failure(error) from error
+
+    def state(self, *, secrets: bool = False) -> dict[str, Any] | None:
+        """What Pulumi remembers of the stack; None when there is no such stack, or nothing was ever in it."""
+        try:
+            arguments = ["stack", "export", "--stack", self._stack.name]
+            found = self._pulumi(*arguments, *(["--show-secrets"] if secrets else []))
+        except automation.StackNotFoundError:
+            return None
+        state: dict[str, Any] = json.loads(found)["deployment"]
+        return state
+
+    def forget(self) -> None:
+        """Remove the stack, which must be empty."""
+        self._pulumi("stack", "rm", "--yes", "--stack", self._stack.name)
+
+    def settle(self) -> None:
+        """Clear away what a killed command left: its processes, its lock, and what it had half done.
+
+        Only dynamic providers can be asked to finish a deletion or to delete a half-made thing: what other providers
+        have pending is for `pulumi refresh`, as the CLI will say.
+        """
+        end_leftovers(self._stack.directory)
+        if stale_locks(self._backend, PROJECT, self._stack.name):
+            self._pulumi("cancel", "--yes", "--stack", self._stack.name)
+        state = self.state() or {}
+        if not state.get("pending_operations"):
+            return
+        revealed = self.state(secrets=True) or {}
+        half_done = [item for item in revealed["pending_operations"] if _is_half_done(item)]
+        provider = DynamicProvider(self._stack.config)
+        with as_program(self._stack.program):
+            for item in half_done:
+                found = item["resource"]
+                properties = found.get("outputs") or found["inputs"]
+                values = {key: from_provider(_plain(value)) for key, value in properties.items()}
+                provider.delete(found["urn"], found.get("id", ""), values)
+        gone = {(item["resource"]["urn"], item["resource"].get("id")) for item in half_done}
+        self._import(_without(state, gone))
+
+    def _import(self, state: dict[str, Any]) -> None:
+        file = self._folder / "state.json"  # as it was exported: its secrets are encrypted
+        file.write_text(json.dumps({"version": 3, "deployment": state}))
+        self._pulumi("stack", "import", "--file", str(file), "--stack", self._stack.name)
+
+    def _pulumi(self, *arguments: str) -> str:
+        try:
+            return self._cli.run([*arguments], str(self._folder), {}).stdout
+        except automation.StackNotFoundError:
+            raise
+        except automation.CommandError as error:
+            raise self.watching.failure(error) from error
+
+
+def _is_half_done(pending: Mapping[str, Any]) -> bool:
+    return pending["type"] in ("creating", "deleting") and fnmatchcase(
+        pending["resource"]["type"], DynamicProvider.PATTERN
+    )
+
+
+def _without(state: dict[str, Any], gone: set[tuple[str, str | None]]) -> dict[str, Any]:
+    """The state without these resources and the operations pending on them; an update is simply done again."""
+    resources = [item for item in state["resources"] if (item["urn"], item.get("id")) not in gone]
+    left = {item["urn"] for item in resources}
+    pending = [item for item in state["pending_operations"] if not (_is_half_done(item) or item["type"] == "updating")]
+    for item in resources:
+        # Whatever still names a deleted resource outlived it, such as one that was to be deleted before its users.
+        item["dependencies"] = [urn for urn in item.get("dependencies") or () if urn in left]
+        item["propertyDependencies"] = {
+            key: [urn for urn in urns or () if urn in left]
+            for key, urns in (item.get("propertyDependencies") or {}).items()
+        }
+    return {**state, "resources": resources, "pending_operations": pending}
+
+
+def _plain(value: Any) -> Any:
+    """A value of an exported state, secrets in plain."""
+    if isinstance(value, dict):
+        if value.get(rpc._special_sig_key) == rpc._special_secret_sig:
+            return json.loads(value["plaintext"])
+        return {key: _plain(item) for key, item in value.items()}
+    return [_plain(item) for item in value] if isinstance(value, list) else value
+
+
+def _home(project_root: Path) -> Path:
+    """The file backend's folder, made when needed."""
+    home = project_root.resolve() / ".lab" / "pulumi"
+    try:
+        home.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise LabError(f"{home} cannot be made ({error.strerror}); make it writable") from error
+    return home
+
+
+def _passphrase(project_root: Path) -> dict[str, str]:
+    """The environment that gives the CLI its passphrase: the user's, or the one generated beside the state.
+
+    Raises:
+        UsageError: the user's is empty, and with it anybody could decrypt the secrets.
+    """
+    if (phrase := os.environ.get("PULUMI_CONFIG_PASSPHRASE")) is not None:
+        _refuse_empty(phrase, "PULUMI_CONFIG_PASSPHRASE")
+        return {"PULUMI_CONFIG_PASSPHRASE": phrase}
+    given = os.environ.get("PULUMI_CONFIG_PASSPHRASE_FILE")
+    if given:
+        try:
+            _refuse_empty(Path(given).read_text(), f"PULUMI_CONFIG_PASSPHRASE_FILE ({given})")
+        except OSError as error:
+            raise UsageError(
+                f"PULUMI_CONFIG_PASSPHRASE_FILE names {given}, which cannot be read ({error.strerror}); name another "
+                "file, or unset it and a passphrase is generated"
+            ) from error
+        return {"PULUMI_CONFIG_PASSPHRASE_FILE": str(Path(given).resolve())}
+    file = _home(project_root) / "passphrase"
+    if not file.exists():
+        new = file.with_name(f"passphrase.{os.getpid()}")
+        new.touch(0o600)
+        new.write_text(secrets.token_urlsafe(32))
+        new.replace(file)
+    return {"PULUMI_CONFIG_PASSPHRASE_FILE": str(file)}
+
+
+def _refuse_empty(phrase: str, source: str) -> None:
+    if not phrase.strip():
+        raise UsageError(
+            f"{source} is empty, so nothing would protect the secrets; set it to a passphrase, or unset it and one is "
+            "generated"
+        )
