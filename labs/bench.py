@@ -9,21 +9,20 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import shutil
 import socket
 import statistics
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import psutil
 from rich.table import Table
 
 from components.dag_folder import section_folders
+from components.platforms.process import postgres
 from components.platforms.process.inspection import memory
 from labs import processes
 from labs.airflow import Airflow
@@ -31,7 +30,7 @@ from labs.cache import environment
 from labs.console import duration, err, out
 from labs.errors import LabError
 from labs.lab import Lab
-from labs.paths import run_directory
+from labs.paths import PROJECT_ROOT, run_directory
 from labs.waiting import until
 from stacks.catalogue import LABS
 
@@ -54,49 +53,80 @@ class Measurement:
     memory: int
 
 
-def _run(airflow: Airflow) -> None:
+def _free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return int(free.getsockname()[1])
+
+
+def _first_success(port: int, passwords: Path, server: subprocess.Popen[bytes], log: Path) -> None:
+    """Run the DAG as soon as the API server answers, as a user in front of the UI would."""
+
+    def password() -> tuple[str | None, str]:
+        if server.poll():
+            raise LabError(f"{server.args!r} ended with {server.returncode}; see {log}")
+        with contextlib.suppress(OSError, ValueError, KeyError):
+            socket.create_connection(("127.0.0.1", port), timeout=1).close()
+            return str(json.loads(passwords.read_text())["admin"]), "answers"
+        return None, "no answer yet"
+
+    secret = until(password, what=f"the API server on port {port}", timeout=300, interval=0.1)
+    airflow = Airflow(f"http://127.0.0.1:{port}", "admin", secret)
     airflow.wait_for_dag(DAG, 300)
     run = airflow.wait(airflow.trigger(DAG), 300)
     if run.state != "success":
         raise LabError(f"the run of {DAG} ended as {run.state}; {airflow.explain(run)}")
 
 
-def _idle(find: Any) -> int:
-    """Memory once no task process is left and two looks in a row agree within 2 %."""
+def _idle(lab: str) -> int:
+    """Memory once two looks in a row agree within 2 %."""
     seen: list[int] = []
 
     def steady() -> tuple[int | None, str]:
-        seen.append(memory(find()))
+        seen.append(memory(processes.marked(lab)))
         agree = len(seen) > 1 and abs(seen[-1] - seen[-2]) < 0.02 * seen[-1]
         return (seen[-1] if agree else None), f"{seen[-1] / 2**20:.0f} MiB"
 
     return until(steady, what="memory to be steady", timeout=120, interval=5)
 
 
-def measure_lab() -> Measurement:
-    """`up local` to the first success, with the embedded engine."""
-    lab = Lab.request("local", name=NAME, engine="embedded")
+@contextlib.contextmanager
+def _started(command: list[str], environment: Mapping[str, str], log: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """A command in a session of its own, without the caller's settings of Airflow."""
+    clean = {key: value for key, value in os.environ.items() if not key.startswith(("AIRFLOW", "PYTHON"))}
+    with (
+        log.open("wb") as out,
+        subprocess.Popen(command, env={**clean, **environment}, stdout=out, stderr=out, start_new_session=True) as process,
+    ):
+        try:
+            yield process
+        finally:
+            process.terminate()
+
+
+def measure_lab(scratch: Path) -> Measurement:
+    """`./lab up local` to the first success, with the embedded engine."""
+    port, log, home = _free_port(), scratch / "lab.log", run_directory(NAME)
+    command = [str(PROJECT_ROOT / "lab"), "up", "local", "--name", NAME, "--engine", "embedded", "--port", str(port)]
     begun = time.monotonic()
     try:
-        outputs = lab.up().outputs
-        _run(Airflow(outputs["api_url"], outputs["admin_user"], outputs["admin_password"]))
-        success = time.monotonic() - begun
-        return Measurement(success, _idle(lambda: processes.marked(str(run_directory(NAME)))))
+        with _started(command, {}, log) as up:
+            _first_success(port, home / "passwords" / "passwords.json", up, log)
+            success = time.monotonic() - begun
+            up.wait(timeout=120)
+        return Measurement(success, _idle(str(home)))
     finally:
-        lab.down()
+        Lab.of(NAME).down()
 
 
-@contextlib.contextmanager
-def _standalone() -> Iterator[tuple[str, Path]]:
-    home = Path(tempfile.mkdtemp(prefix="airflow-standalone-"))
+def measure_standalone(scratch: Path) -> Measurement:
+    """`airflow standalone` to the first success: SQLite, its own defaults."""
+    port, log, home = _free_port(), scratch / "standalone.log", scratch / "home"
     dags = home / "dags"
-    dags.mkdir()
+    dags.mkdir(parents=True)
     for folder in section_folders(LABS["local"].sections):
         (dags / folder.name).symlink_to(folder)
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    url = f"http://127.0.0.1:{port}"
+    bin_, url = environment("airflow") / "bin", f"http://127.0.0.1:{port}"
     settings = {
         "AIRFLOW_HOME": str(home),
         "AIRFLOW__CORE__DAGS_FOLDER": str(dags),
@@ -106,60 +136,29 @@ def _standalone() -> Iterator[tuple[str, Path]]:
         "AIRFLOW__API__BASE_URL": url,
         "AIRFLOW__API__HOST": "127.0.0.1",
         "AIRFLOW__API__PORT": str(port),
+        "PATH": f"{bin_}:{os.environ['PATH']}",
         processes.LAB_MARK: str(home),
         processes.KEEP_MARKS: "1",
     }
-    bin_ = environment("airflow") / "bin"
-    clean = {key: value for key, value in os.environ.items() if not key.startswith(("AIRFLOW", "PYTHON"))}
-    with (home / "standalone.log").open("wb") as log:
-        server = subprocess.Popen(
-            [bin_ / "airflow", "standalone"],
-            env=clean | settings | {"PATH": f"{bin_}:{os.environ['PATH']}"},
-            stdout=log,
-            stderr=log,
-            start_new_session=True,
-        )
-        try:
-            yield url, home
-        finally:
-            server.terminate()
-            processes.end_all(str(home), grace=10)
-            server.wait()
-            shutil.rmtree(home)
-
-
-def measure_standalone() -> Measurement:
-    """`airflow standalone` to the first success: SQLite, its own defaults."""
     begun = time.monotonic()
-    with _standalone() as (url, home):
-        passwords = home / "simple_auth_manager_passwords.json.generated"
-
-        def password() -> tuple[str | None, str]:
-            with contextlib.suppress(OSError, ValueError):
-                socket.create_connection(("127.0.0.1", int(url.rpartition(":")[2])), timeout=1).close()
-                return str(json.loads(passwords.read_text())["admin"]), "answers"
-            return None, "no answer yet"
-
-        secret = until(password, what="airflow standalone to answer", timeout=300, interval=0.1)
-        _run(Airflow(url, "admin", secret))
-        success = time.monotonic() - begun
-
-        def members() -> list[psutil.Process]:
-            return processes.marked(str(home))
-
-        return Measurement(success, _idle(members))
+    with _started([str(bin_ / "airflow"), "standalone"], settings, log) as server:
+        try:
+            _first_success(port, home / "simple_auth_manager_passwords.json.generated", server, log)
+            return Measurement(time.monotonic() - begun, _idle(str(home)))
+        finally:
+            processes.end_all(str(home), grace=10)
 
 
 def bench_startup(rounds: int) -> dict[str, Any]:
     """Alternate both for some rounds; prints a table and returns the figures."""
-    Lab.request("local", name=NAME, engine="embedded")
-    environment("airflow"), environment("servers")
+    postgres.template()  # warm caches: what both would otherwise pay only once
     measured: dict[str, list[Measurement]] = {"lab": [], "standalone": []}
     measure = {"lab": measure_lab, "standalone": measure_standalone}
     for number in range(rounds):
         # each goes first in every other round, so that neither always meets the warmer machine
         for which in ("lab", "standalone") if number % 2 == 0 else ("standalone", "lab"):
-            measured[which].append(measure[which]())
+            with tempfile.TemporaryDirectory(prefix="airflow-bench-") as scratch:
+                measured[which].append(measure[which](Path(scratch)))
             last = measured[which][-1]
             err.print(f"round {number + 1} {which}: {duration(last.success)}, {last.memory / 2**20:.0f} MiB")
     seconds = {which: statistics.median(m.success for m in found) for which, found in measured.items()}

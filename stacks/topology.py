@@ -66,8 +66,7 @@ def build(lab: Lab, platform: Platform, settings: Settings) -> dict[str, pulumi.
     api_server = ApiServer("api-server", ApiServerArgs(airflow, after=migrated))
     scheduler = Scheduler("scheduler", SchedulerArgs(airflow, after=migrated))
     dag_processor = DagProcessor("dag-processor", DagProcessorArgs(airflow, after=migrated))
-    # The first DAG run needs no triggerer, and on a small machine it would slow down those that it needs.
-    triggerer = Triggerer("triggerer", TriggererArgs(airflow, after=api_server))
+    triggerer = Triggerer("triggerer", TriggererArgs(airflow, after=migrated))
     return {
         "lab": lab.name,
         "platform": platform.name,
