@@ -12,6 +12,7 @@ from xml.etree import ElementTree
 
 import pytest
 
+from labs.report import topology as topology_module
 from labs.report import write_report
 from labs.report.markup import el, html, short
 from labs.report.timeline import timeline
@@ -259,6 +260,8 @@ def test_the_time_line_is_true_to_scale() -> None:
     assert a_queued[1] == pytest.approx(a_ran[0], abs=0.05)
     assert a_queued[1] - a_queued[0] == pytest.approx(2 * second, abs=0.05)
     assert b_ran[0] == pytest.approx(a_ran[1], abs=0.05)
+    ticks = {t.text: float(t.get("x", 0)) for t in drawing.iter("text") if t.get("class") == "tick"}
+    assert ticks["2 s"] == pytest.approx(a_ran[0], abs=0.05)
     assert (a_ran[2], b_ran[2], b_queued[2]) == ("good", "bad", "bad")
     assert "at most 1" in words(drawing)
     for word in ("vm 2 processes", "pid 11", "pid 12", "success 2.0 s queued 2.0 s", "failed 4.0 s queued 4.0 s"):
@@ -354,6 +357,16 @@ def test_the_topology_shows_every_role_of_every_lab(lab: dict[str, Any], there: 
     for x, y, height in places:
         below = [other for column, other, _ in places if column == x and other > y]
         assert all(other >= y + height for other in below), "boxes overlap"
+    lefts = {x for x, _, _ in places}
+    rights = {x + topology_module.WIDTH for x, _, _ in places}
+    for edge in (g for g in drawing.iter("g") if g.get("class") == "edge"):
+        ends = re.fullmatch(r"M(\S+) (\S+)C.* (\S+) (\S+)", edge[0].get("d") or "")
+        assert ends
+        x1, y1, x2, y2 = map(float, ends.groups())
+        assert (x1, x2) in {(a, b) for a in rights for b in lefts if a < b} | {
+            (a, b) for a in lefts for b in rights if a > b
+        }, "an arrow does not lead from one box to the side of another that faces it"
+        assert all(any(top <= y <= top + height for _, top, height in places) for y in (y1, y2))
 
 
 # -- elements
