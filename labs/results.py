@@ -142,9 +142,7 @@ class Results:
         except FileNotFoundError:
             raise LabError(f"there are no results at {path}; run the scenarios first") from None
         except (OSError, ValueError, KeyError, TypeError) as error:
-            raise LabError(
-                f"the results at {path} cannot be read ({error}); run the scenarios again"
-            ) from error
+            raise LabError(f"the results at {path} cannot be read ({error}); run the scenarios again") from error
 
 
 def _result(data: Mapping[str, Any]) -> Result:

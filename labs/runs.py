@@ -64,10 +64,7 @@ class TaskInstance:
         return (self.ended - self.started).total_seconds()
 
     def to_json(self) -> dict[str, Any]:
-        return {
-            key: value.isoformat() if isinstance(value, datetime) else value
-            for key, value in asdict(self).items()
-        }
+        return {key: value.isoformat() if isinstance(value, datetime) else value for key, value in asdict(self).items()}
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> TaskInstance:

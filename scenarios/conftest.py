@@ -145,9 +145,7 @@ def run_dag(
         run = airflow.trigger(dag_id, conf)
         timeline(run)
         run = airflow.wait(run, timeout, watch=watch)
-        assert run.state == state, (
-            f"run {run.run_id} of {dag_id} ended as {run.state}\n{airflow.explain(run)}"
-        )
+        assert run.state == state, f"run {run.run_id} of {dag_id} ended as {run.state}\n{airflow.explain(run)}"
         timeline(run)
         return run, airflow.task_instances(run)
 

@@ -60,9 +60,7 @@ def waits(instances: Iterable[TaskInstance]) -> list[float]:
     found = []
     for ti in instances:
         if ti.queued is None or ti.started is None:
-            raise ValueError(
-                f"{ti.label} of run {ti.run_id} has not gone from queued to started ({ti.state})"
-            )
+            raise ValueError(f"{ti.label} of run {ti.run_id} has not gone from queued to started ({ti.state})")
         found.append((ti.started - ti.queued).total_seconds())
     return found
 

@@ -163,8 +163,11 @@ class Recorder:
 
     def pytest_report_teststatus(self, report: pytest.TestReport) -> tuple[str, str, str] | None:
         verdict = getattr(report, "verdict", "")
-        marks = {"unknown": ("?", "UNKNOWN"), "not applicable": ("-", "NOT APPLICABLE")}
-        return (verdict, *marks[verdict]) if verdict in marks else None
+        if verdict == "unknown":  # pytest prints the tracebacks of what it counts as an error
+            return "error", "?", "UNKNOWN"
+        if verdict == "not applicable":
+            return verdict, "-", "NOT APPLICABLE"
+        return None
 
     @pytest.hookimpl(trylast=True)
     def pytest_sessionfinish(self, session: pytest.Session) -> None:

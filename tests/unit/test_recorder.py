@@ -214,9 +214,7 @@ def test_a_module_that_cannot_be_imported_is_unknown(scenarios: Path) -> None:
 
 
 def test_a_need_that_nobody_knows_is_refused(scenarios: Path) -> None:
-    code, _, error = verify(
-        scenarios, 'import pytest\n@pytest.mark.needs(exekutor="x")\ndef test_it(): pass\n'
-    )
+    code, _, error = verify(scenarios, 'import pytest\n@pytest.mark.needs(exekutor="x")\ndef test_it(): pass\n')
     assert code == pytest.ExitCode.USAGE_ERROR
     assert "needs exekutor; name a need as one of executor" in error
 

@@ -128,7 +128,7 @@ def test_redacted(text: str, shown: str) -> None:
 
 def test_saved_without_secrets(tmp_path: Path) -> None:
     path = tmp_path / "results.json"
-    leaky = replace(RESULT, logs={"api": "the \"word\" slipped"}, message='"word"', hint="postgresql://a:pw@h/x")
+    leaky = replace(RESULT, logs={"api": 'the "word" slipped'}, message='"word"', hint="postgresql://a:pw@h/x")
     replace(results(), results=(leaky,)).save(path, ['"word"'])
     assert "word" not in path.read_text()
     assert "pw" not in path.read_text()
