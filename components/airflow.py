@@ -13,6 +13,7 @@ import pulumi
 from components.platforms.base import Platform, Port, Volume
 from components.secrets import LabSecrets
 from labs.cache import IMAGES
+from labs.errors import UsageError
 
 API = Port("api-server", "http", 8080)
 
@@ -54,7 +55,7 @@ def variable(option: str) -> str:
     """The environment variable of an option: `core.parallelism` is `AIRFLOW__CORE__PARALLELISM`."""
     section, _, key = option.rpartition(".")
     if not section or not key:
-        raise ValueError(f"Airflow option {option!r} has no section: write section.key, as core.parallelism")
+        raise UsageError(f"Airflow option {option!r} has no section: write section.key, as core.parallelism")
     return f"AIRFLOW__{section.upper().replace('.', '_')}__{key.upper()}"
 
 
@@ -76,7 +77,7 @@ def check_coherence(components: Mapping[str, Mapping[str, str]]) -> None:
     """Check that no two components differ in a setting that all must share.
 
     Raises:
-        ValueError: names the setting and the components, never the values.
+        UsageError: names the setting and the components, never the values.
     """
     for key in SHARED:
         values: dict[str, list[str]] = {}
@@ -85,7 +86,7 @@ def check_coherence(components: Mapping[str, Mapping[str, str]]) -> None:
                 values.setdefault(environment[key], []).append(name)
         if len(values) > 1:
             groups = " and ".join("/".join(names) for names in values.values())
-            raise ValueError(f"{key} differs between {groups}: set it once, for the whole lab")
+            raise UsageError(f"{key} differs between {groups}: set it once, for the whole lab")
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from pathlib import Path
 import pulumi
 
 from components.platforms.base import Platform, Volume
+from labs.errors import UsageError
 
 DAGS = Path(__file__).resolve().parent.parent / "dags"
 
@@ -39,7 +40,7 @@ class DagFolder(pulumi.ComponentResource):
         volume: the folder.
 
     Raises:
-        ValueError: no section has a DAG here.
+        UsageError: no section has a DAG here.
     """
 
     volume: Volume
@@ -48,6 +49,6 @@ class DagFolder(pulumi.ComponentResource):
         super().__init__("labs:airflow:DagFolder", name, {}, opts)
         folders = section_folders(args.sections)
         if not folders:
-            raise ValueError(f"DagFolderArgs.sections {', '.join(args.sections)}: no such folder below {DAGS}")
+            raise UsageError(f"DagFolderArgs.sections {', '.join(args.sections)}: no such folder below {DAGS}")
         self.volume = args.platform.volume(name, folders, pulumi.ResourceOptions(parent=self))
         self.register_outputs({"path": self.volume.path})

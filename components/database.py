@@ -8,6 +8,7 @@ from urllib.parse import urlsplit
 import pulumi
 
 from components.platforms.base import Health, Platform, Port, ServiceSpec, Stop
+from labs.errors import UsageError
 
 SCHEMES = ("postgresql", "postgresql+psycopg2")
 
@@ -37,7 +38,7 @@ class MetadataDatabase(pulumi.ComponentResource):
         facts: how verifiers reach it; empty for an existing server.
 
     Raises:
-        ValueError: `url` is not that of a PostgreSQL database.
+        UsageError: `url` is not that of a PostgreSQL database.
 
     Source: https://airflow.apache.org/docs/apache-airflow/stable/howto/set-up-database.html
     """
@@ -56,7 +57,7 @@ class MetadataDatabase(pulumi.ComponentResource):
     def _existing(self, url: str) -> None:
         parts = urlsplit(url)
         if parts.scheme not in SCHEMES or not parts.hostname or not parts.path.strip("/"):
-            raise ValueError(
+            raise UsageError(
                 f"MetadataDatabaseArgs.url has scheme {parts.scheme or 'none'!r}: "
                 "give postgresql://user:password@host:port/database (SQLite and MySQL are not served)"
             )

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+import sys
 
 import psycopg2
 
@@ -37,4 +38,9 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except psycopg2.OperationalError as error:
+        sys.exit(f"The metadata database cannot be used: {error}")
+    except subprocess.CalledProcessError as error:
+        sys.exit(error.returncode)  # Airflow has said why

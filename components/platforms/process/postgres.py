@@ -159,7 +159,10 @@ def _provision(bin_: Path, data: Path, user: int) -> None:
     """Make `data` from the template with the lab's own password, whole or not at all."""
     fresh = data.with_name(data.name + ".new")
     shutil.rmtree(fresh, ignore_errors=True)
-    shutil.copytree(os.environ["POSTGRES_TEMPLATE"], fresh)
+    try:
+        shutil.copytree(os.environ["POSTGRES_TEMPLATE"], fresh)
+    except shutil.Error as error:
+        raise LabError(f"{fresh} cannot be written ({error.args[0][0][2]}); make room there") from None
     fresh.chmod(0o700)
     (fresh / "pg_hba.conf").write_text(HBA)
     with (fresh / "postgresql.conf").open("a") as stream:

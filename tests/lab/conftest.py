@@ -1,0 +1,95 @@
+"""Labs as a user drives them: through `./lab`, from another process, looked at from outside."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from labs import processes
+from labs.paths import PROJECT_ROOT, lab_directory, run_directory
+from labs.waiting import until
+
+RunLab = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+@pytest.fixture(scope="session")
+def lab() -> RunLab:
+    """`lab("up", "local", …)`: run the command line to its end; `root` runs that of another checkout."""
+
+    def run(*arguments: str, root: Path = PROJECT_ROOT, timeout: float = 900, **environment: str):  # type: ignore[no-untyped-def]
+        return subprocess.run(
+            [str(root / "lab"), *arguments],
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+            env={**os.environ, "COLUMNS": "200", **environment},
+        )
+
+    return run
+
+
+def remains(name: str) -> dict[str, list[str]]:
+    """What is left of a lab on this machine: processes and files; empty lists after `down`."""
+    home = run_directory(name)
+    found = [
+        f"{process.pid} {' '.join(process.cmdline())[:80]}"
+        for process in processes.marked(str(home))
+        if process.status() != psutil.STATUS_ZOMBIE
+    ]
+    return {"processes": found, "files": [str(path) for path in (lab_directory(name),) if path.exists()]}
+
+
+NOTHING: dict[str, list[str]] = {"processes": [], "files": []}
+
+
+@pytest.fixture
+def name(request: pytest.FixtureRequest, lab: RunLab) -> Iterator[str]:
+    """A name for a lab of this test; whatever the test leaves of it is taken away."""
+    name = "t-" + "".join(c if c.isalnum() else "-" for c in request.node.name.lower())[:36].strip("-")
+    yield name
+    if remains(name) != NOTHING:
+        lab("down", name)
+        processes.end_all(str(run_directory(name)))
+        shutil.rmtree(lab_directory(name), ignore_errors=True)
+
+
+@pytest.fixture
+def copy(tmp_path: Path) -> Path:
+    """Another checkout, as a clone would have it: the files git knows or would add, with this environment."""
+    return copy_checkout(tmp_path / "checkout")
+
+
+def copy_checkout(target: Path) -> Path:
+    listed = subprocess.run(
+        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
+        cwd=PROJECT_ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    for file in filter(None, listed.stdout.split("\0")):
+        source = PROJECT_ROOT / file
+        if source.exists() or source.is_symlink():
+            (target / file).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(source, target / file, follow_symlinks=False)
+    return target
+
+
+def wait_for_line(process: subprocess.Popen[str], text: str, timeout: float = 120) -> None:
+    """Read the process's standard error until a line holds `text`."""
+    assert process.stderr
+    seen: list[str] = []
+
+    def line() -> tuple[bool | None, str]:
+        assert process.stderr
+        seen.append(process.stderr.readline())
+        assert seen[-1], f"it ended without {text!r}:\n{''.join(seen)}"
+        return (True if text in seen[-1] else None), seen[-1].strip()
+
+    until(line, what=f"a line with {text!r}", timeout=timeout, interval=0)

@@ -1,0 +1,201 @@
+"""What a user can get wrong, or find wrong: one sentence, an exit code, nothing made and nothing lost."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import pytest
+
+from labs import processes
+from labs.paths import PROJECT_ROOT, cache_root, engine_directory, lab_directory, run_directory
+from tests.lab.conftest import NOTHING, RunLab, copy_checkout, remains, wait_for_line
+
+
+def sentence(done: subprocess.CompletedProcess[str]) -> str:
+    """The sentence at the end of standard error; no traceback may stand there."""
+    assert "Traceback" not in done.stderr, done.stderr
+    assert "lab: " in done.stderr, done.stderr
+    return done.stderr[done.stderr.index("lab: ") :].strip()
+
+
+@pytest.mark.parametrize(
+    ("target", "hint"),
+    [("locl", "did you mean local?"), ("35.22", "did you mean 35.2?"), ("nothing-like-it", "`lab list` shows all")],
+)
+def test_an_unknown_lab_is_refused_with_the_nearest(lab: RunLab, target: str, hint: str) -> None:
+    done = lab("up", target)
+    assert done.returncode == 2
+    assert hint in sentence(done)
+
+
+def test_a_lab_whose_platform_is_not_built_refuses(lab: RunLab) -> None:
+    done = lab("up", "kubernetes")
+    assert done.returncode == 2
+    assert "not built yet" in sentence(done)
+    assert remains("kubernetes") == NOTHING
+
+
+@pytest.mark.parametrize("verb", ["down", "status", "verify", "logs", "open"])
+def test_a_lab_that_does_not_exist_is_named(lab: RunLab, verb: str) -> None:
+    done = lab(verb, "t-none")
+    assert done.returncode == 2
+    assert "there is no lab 't-none' here" in sentence(done)
+
+
+@pytest.mark.parametrize("name", ["No", "a/b", "x" * 41, "-a"])
+def test_a_name_that_cannot_be_a_folder_is_refused(lab: RunLab, name: str) -> None:
+    done = lab("up", "local", f"--name={name}")
+    assert done.returncode == 2
+    assert "is not a lab name" in sentence(done)
+
+
+@pytest.mark.parametrize("option", ["parallelism=4", "core.parallelism"])
+def test_an_option_without_section_or_value_is_refused(lab: RunLab, name: str, option: str) -> None:
+    done = lab("up", "local", "--name", name, "--set", option)
+    assert done.returncode == 2
+    assert option in sentence(done)
+    assert remains(name) == NOTHING
+
+
+def test_a_taken_port_is_refused_with_its_holder(lab: RunLab, name: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        done = lab("up", "local", "--name", name, "--port", str(port))
+    assert done.returncode == 1
+    assert f"port {port}, asked for api-server-http, is taken by process {os.getpid()}" in sentence(done)
+    assert remains(name) == NOTHING
+
+
+def test_a_database_url_that_is_not_postgresql_is_refused(lab: RunLab, name: str) -> None:
+    done = lab("up", "local", "--name", name, "--database-url", "mysql://u:hidden@h/db")
+    assert done.returncode == 2
+    assert "MetadataDatabaseArgs.url has scheme 'mysql'" in sentence(done)
+    assert "hidden" not in done.stderr
+    assert remains(name) == NOTHING
+
+
+def test_a_database_that_does_not_answer_ends_in_the_migration_log(lab: RunLab, name: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+    done = lab("up", "local", "--name", name, "--database-url", f"postgresql://u:hidden@127.0.0.1:{port}/db")
+    assert done.returncode == 1
+    assert "migration failed" in sentence(done)
+    assert "Connection refused" in done.stderr
+    assert "hidden" not in done.stderr
+    assert remains(name) == NOTHING
+
+
+def test_a_service_that_dies_at_start_shows_its_last_lines(lab: RunLab, name: str) -> None:
+    done = lab("up", "local", "--name", name, "--set", "core.parallelism=many")
+    assert done.returncode == 1
+    assert "scheduler ended while it started; last lines of" in sentence(done)
+    assert "many" in sentence(done)
+    assert remains(name) == NOTHING
+
+
+def test_a_lab_directory_of_another_version_is_left_alone(lab: RunLab, name: str) -> None:
+    home = run_directory(name)
+    home.mkdir(parents=True)
+    (home / "lab.json").write_text(json.dumps({"layout": 99}))
+    (home / "precious").write_text("kept")
+    done = lab("up", "local", "--name", name)
+    assert done.returncode == 1
+    assert "layout 99" in sentence(done)
+    assert (home / "precious").read_text() == "kept"
+    shutil.rmtree(lab_directory(name))
+
+
+def test_a_corrupt_checkpoint_is_named_and_kept(lab: RunLab, name: str) -> None:
+    directory = engine_directory(name)
+    directory.mkdir(parents=True)
+    (directory / "request.json").write_text(json.dumps({"engine": "embedded", "config": {}}))
+    (directory / "checkpoint.json").write_text('{"version": ')
+    done = lab("up", "local", "--name", name, "--engine", "embedded")
+    assert done.returncode == 1
+    assert str(directory / "checkpoint.json") in sentence(done)
+    assert (directory / "checkpoint.json").read_text() == '{"version": '
+    shutil.rmtree(lab_directory(name))
+
+
+def test_a_second_up_at_the_same_time_is_refused(lab: RunLab, name: str) -> None:
+    command = [str(PROJECT_ROOT / "lab"), "up", "local", "--name", name, "--engine", "embedded"]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as first:
+        wait_for_line(first, "home made")
+        done = lab("up", "local", "--name", name, "--engine", "embedded")
+        assert done.returncode == 1
+        assert f"`up` of {name} is running as process" in sentence(done)
+        first.communicate(timeout=300)
+    assert first.returncode == 0
+    assert lab("status", name).returncode == 0
+
+
+def test_a_cache_that_cannot_be_written_is_named(lab: RunLab, name: str) -> None:
+    done = lab("up", "local", "--name", name, XDG_CACHE_HOME="/proc/nowhere")
+    assert done.returncode == 1
+    assert "/proc/nowhere/airflow-executor-labs cannot be written" in sentence(done)
+    assert "XDG_CACHE_HOME" in sentence(done)
+    assert remains(name) == NOTHING
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="a file system of its own can only be mounted by root")
+def test_a_full_disk_is_named_and_nothing_stays(name: str) -> None:
+    disk = Path(tempfile.mkdtemp(prefix="airflow-lab-disk-"))
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=12m,mode=755", "tmpfs", str(disk)], check=True)
+    try:
+        root = copy_checkout(disk / "checkout")
+        (root / ".venv").symlink_to(PROJECT_ROOT / ".venv")
+        done = subprocess.run(
+            [sys.executable, "-m", "labs", "up", "local", "--name", name, "--engine", "embedded"],
+            cwd=root,
+            capture_output=True,
+            text=True,
+        )
+        assert done.returncode == 1
+        assert "No space left on device" in sentence(done)
+        assert not list(disk.rglob("lab.json"))
+    finally:
+        processes.end_all(str(disk / "checkout" / ".lab" / name / "run"))
+        subprocess.run(["umount", "--lazy", str(disk)], check=True)
+        disk.rmdir()
+
+
+def test_a_python_that_is_too_old_is_refused(copy: Path) -> None:
+    fake = copy / "bin"
+    fake.mkdir()
+    for tool in ("readlink", "dirname", "cmp", "sh"):
+        (fake / tool).symlink_to(str(shutil.which(tool)))
+    for version in ("python3", "python3.10", "python3.11", "python3.12", "python3.13"):
+        (fake / version).write_text("#!/bin/sh\nexit 1\n")
+        (fake / version).chmod(0o755)
+    done = subprocess.run([str(copy / "lab"), "list"], capture_output=True, text=True, env={"PATH": str(fake)})
+    assert done.returncode == 1
+    assert "no Python 3.10 to 3.13 found" in sentence(done)
+    assert not (copy / ".venv").exists()
+
+
+def test_a_registry_that_is_not_reached_leaves_nothing(copy: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        nowhere = f"http://127.0.0.1:{server.getsockname()[1]}/simple"
+    settings = {"PIP_INDEX_URL": nowhere, "UV_INDEX_URL": nowhere, "UV_DEFAULT_INDEX": nowhere, "UV_NO_CACHE": "1"}
+    settings |= {"PIP_NO_CACHE_DIR": "1", "PIP_RETRIES": "0", "PIP_FIND_LINKS": "", "PIP_CONFIG_FILE": os.devnull}
+    done = subprocess.run(
+        [str(copy / "lab"), "list"], capture_output=True, text=True, timeout=300, env={**os.environ, **settings}
+    )
+    assert done.returncode == 1
+    assert "check that the package registry is reachable" in sentence(done)
+    assert not (copy / ".venv").exists()
+
+
+def test_doctor_finds_this_machine_fit(lab: RunLab) -> None:
+    done = lab("doctor", "--json")
+    findings = {finding["what"]: finding for finding in json.loads(done.stdout)}
+    assert findings["lab local"]["verdict"] == "ok"
+    assert findings["cache"]["found"] == str(cache_root())
+    assert findings["lab kubernetes"]["verdict"] == "missing"
