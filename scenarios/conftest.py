@@ -41,6 +41,7 @@ def pytest_configure(config: pytest.Config) -> None:
         "but all of the extras",
     )
     config.addinivalue_line("filterwarnings", "default")  # those of third parties decide nothing here
+    config.option.continue_on_collection_errors = True  # one broken module leaves the others to be checked
     config.stash[RECORDER] = Recorder(config)
     config.pluginmanager.register(config.stash[RECORDER])
 
