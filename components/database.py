@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 from urllib.parse import urlsplit
 
 import pulumi
@@ -44,7 +45,7 @@ class MetadataDatabase(pulumi.ComponentResource):
     """
 
     url: pulumi.Output[str]
-    facts: pulumi.Output[list[dict[str, object]]]
+    facts: pulumi.Output[list[dict[str, Any]]]
 
     def __init__(self, name: str, args: MetadataDatabaseArgs, opts: pulumi.ResourceOptions | None = None) -> None:
         super().__init__("labs:airflow:MetadataDatabase", name, {}, opts)
