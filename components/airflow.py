@@ -5,7 +5,7 @@ from __future__ import annotations
 import configparser
 import io
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import pulumi
@@ -140,6 +140,11 @@ class Airflow:
             "AIRFLOW__API__BASE_URL": self.api_url,
         }
         return settings | {variable(option): value for option, value in self.options.items() if read_by(option, role)}
+
+    def coherence(self, roles: Sequence[str]) -> pulumi.Output[None]:
+        """Resolves when the components of these roles agree in what they share; fails as `check_coherence` does."""
+        environments = {role: {**self.environment(role), **self.secret_environment()} for role in roles}
+        return pulumi.Output.all(**environments).apply(check_coherence)
 
     def secret_environment(self) -> dict[str, pulumi.Input[str]]:
         """The secret settings of a component, the same in all."""

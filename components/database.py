@@ -16,6 +16,21 @@ SCHEMES = ("postgresql", "postgresql+psycopg2")
 SQL = Port("metadata-database", "sql", 5432)
 
 
+def check_url(url: str) -> str:
+    """The SQLAlchemy URL of an existing PostgreSQL database, with the driver that Airflow's environment has.
+
+    Raises:
+        UsageError: it is not that of a PostgreSQL database; the sentence leaves out the password.
+    """
+    parts = urlsplit(url)
+    if parts.scheme not in SCHEMES or not parts.hostname or not parts.path.strip("/"):
+        raise UsageError(
+            f"MetadataDatabaseArgs.url names no PostgreSQL database (scheme {parts.scheme or 'none'!r}): "
+            "give postgresql://user:password@host:port/database; SQLite and MySQL are not served"
+        )
+    return parts._replace(scheme="postgresql+psycopg2").geturl()
+
+
 @dataclass(frozen=True)
 class MetadataDatabaseArgs:
     """What a metadata database is made from.
@@ -52,18 +67,9 @@ class MetadataDatabase(pulumi.ComponentResource):
         if args.url is None:
             self._own(name, args)
         else:
-            self._existing(args.url)
+            self.url = pulumi.Output.secret(check_url(args.url))
+            self.facts = pulumi.Output.from_input([])
         self.register_outputs({"url": self.url, "facts": self.facts})
-
-    def _existing(self, url: str) -> None:
-        parts = urlsplit(url)
-        if parts.scheme not in SCHEMES or not parts.hostname or not parts.path.strip("/"):
-            raise UsageError(
-                f"MetadataDatabaseArgs.url has scheme {parts.scheme or 'none'!r}: "
-                "give postgresql://user:password@host:port/database (SQLite and MySQL are not served)"
-            )
-        self.url = pulumi.Output.secret(parts._replace(scheme="postgresql+psycopg2").geturl())
-        self.facts = pulumi.Output.from_input([])
 
     def _own(self, name: str, args: MetadataDatabaseArgs) -> None:
         child = pulumi.ResourceOptions(parent=self)

@@ -17,9 +17,11 @@ class MigrationJobArgs:
 
     Attributes:
         airflow: the deployment whose database it migrates.
+        after: what must hold before anything of Airflow starts.
     """
 
     airflow: Airflow
+    after: pulumi.Output[None]
 
 
 class MigrationJob(pulumi.ComponentResource):
@@ -41,7 +43,7 @@ class MigrationJob(pulumi.ComponentResource):
                 command=["python", str(IMAGES / "migrate.py")],
                 environment={
                     **args.airflow.environment("migration"),
-                    "AIRFLOW_LAB_FINGERPRINT": fingerprint(IMAGES / "airflow.lock"),
+                    "AIRFLOW_LAB_FINGERPRINT": args.after.apply(lambda _: fingerprint(IMAGES / "airflow.lock")),
                 },
                 secrets=args.airflow.secret_environment(),
             ),

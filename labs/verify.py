@@ -65,7 +65,7 @@ def verify_lab(
             f"the scenarios of {name} did not start (pytest ended with {done.returncode}); its output says why"
         )
     results = Results.load(record)
-    html, junit = write_report(lab.outputs, results, directory)
+    html, junit = write_report({**lab.outputs, "engine": lab.engine.name}, results, directory)
     if not quiet:
         counts = Counter(result.verdict for result in results.results)
         summary = ", ".join(f"{count} {verdict}" for verdict, count in sorted(counts.items()))
@@ -83,7 +83,8 @@ def rewrite_report(name: str, output: Path | None) -> tuple[Path, Path]:
     results = Results.load(directory / "results.json")
     html, junit = directory / "report.html", directory / "junit.xml"
     try:
-        html, junit = write_report(Lab.of(name).outputs, results, directory)
+        lab = Lab.of(name)
+        html, junit = write_report({**lab.outputs, "engine": lab.engine.name}, results, directory)
     except LabError:
         if not html.exists():  # the lab is down and left no report
             raise

@@ -62,7 +62,8 @@ def build(lab: Lab, platform: Platform, settings: Settings) -> dict[str, pulumi.
         api=replace(API, wanted=settings.api_port),
         options=options,
     )
-    migrated = MigrationJob("migration", MigrationJobArgs(airflow)).resource
+    coherent = airflow.coherence(["api-server", "scheduler", "dag-processor", "triggerer"])
+    migrated = MigrationJob("migration", MigrationJobArgs(airflow, after=coherent)).resource
     api_server = ApiServer("api-server", ApiServerArgs(airflow, after=migrated))
     scheduler = Scheduler("scheduler", SchedulerArgs(airflow, after=migrated))
     dag_processor = DagProcessor("dag-processor", DagProcessorArgs(airflow, after=migrated))

@@ -76,7 +76,7 @@ def test_a_taken_port_is_refused_with_its_holder(lab: RunLab, name: str) -> None
 def test_a_database_url_that_is_not_postgresql_is_refused(lab: RunLab, name: str) -> None:
     done = lab("up", "local", "--name", name, "--database-url", "mysql://u:hidden@h/db")
     assert done.returncode == 2
-    assert "MetadataDatabaseArgs.url has scheme 'mysql'" in sentence(done)
+    assert "MetadataDatabaseArgs.url names no PostgreSQL database (scheme 'mysql')" in sentence(done)
     assert "hidden" not in done.stderr
     assert remains(name) == NOTHING
 

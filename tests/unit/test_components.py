@@ -1,0 +1,115 @@
+"""Argument mistakes by their message, and the pure functions behind the components."""
+
+from __future__ import annotations
+
+import configparser
+from pathlib import Path
+
+import pytest
+
+from components.airflow import check_coherence, read_by, settings_file, variable, version
+from components.dag_folder import section_folders
+from components.database import check_url
+from labs.cache import IMAGES
+from labs.errors import UsageError
+from stacks.catalogue import LABS, SECTIONS, check_runnable, find_lab
+
+
+@pytest.mark.parametrize(
+    ("option", "expected"),
+    [
+        ("core.parallelism", "AIRFLOW__CORE__PARALLELISM"),
+        ("kubernetes_executor.namespace", "AIRFLOW__KUBERNETES_EXECUTOR__NAMESPACE"),
+    ],
+)
+def test_an_option_has_the_variable_that_airflow_documents(option: str, expected: str) -> None:
+    assert variable(option) == expected
+
+
+def test_an_option_without_section_is_refused() -> None:
+    with pytest.raises(UsageError, match=r"'parallelism' has no section: write section\.key"):
+        variable("parallelism")
+
+
+def test_only_the_scheduler_reads_its_own_options() -> None:
+    assert read_by("core.parallelism", "scheduler")
+    assert not read_by("core.parallelism", "api-server")
+    assert not read_by("scheduler.orphaned_tasks_check_interval", "triggerer")
+    assert read_by("core.default_timezone", "api-server")
+
+
+def test_the_settings_file_is_one_that_airflow_parses() -> None:
+    parser = configparser.ConfigParser()
+    parser.read_string(settings_file())
+    assert parser["core"]["load_examples"] == "False"
+
+
+def test_components_that_differ_in_a_shared_setting_are_named_without_the_values() -> None:
+    environments = {
+        "scheduler": {"AIRFLOW__API_AUTH__JWT_SECRET": "one"},
+        "api-server": {"AIRFLOW__API_AUTH__JWT_SECRET": "two"},
+        "triggerer": {"AIRFLOW__API_AUTH__JWT_SECRET": "one"},
+    }
+    with pytest.raises(UsageError) as refused:
+        check_coherence(environments)
+    assert "AIRFLOW__API_AUTH__JWT_SECRET differs between scheduler/triggerer and api-server" in str(refused.value)
+    assert "one" not in str(refused.value)
+    check_coherence(dict.fromkeys(environments, environments["scheduler"]))
+
+
+@pytest.mark.parametrize("url", ["mysql://u:p@h/db", "sqlite:////tmp/x.db", "postgresql://h", "postgresql:///db", "x"])
+def test_a_database_that_is_not_postgresql_is_refused(url: str) -> None:
+    with pytest.raises(UsageError, match=r"MetadataDatabaseArgs\.url"):
+        check_url(url)
+
+
+def test_a_postgresql_url_gets_the_driver_that_the_environment_has() -> None:
+    assert check_url("postgresql://u:p@h:5433/db") == "postgresql+psycopg2://u:p@h:5433/db"
+
+
+def test_every_section_is_served_by_a_lab_that_deploys_it() -> None:
+    assert list(SECTIONS) == [f"35.{number}" for number in range(1, 11)]
+    for section in SECTIONS.values():
+        assert section.number in LABS[section.lab].sections
+        assert find_lab(section.number) is LABS[section.lab]
+
+
+def test_every_lab_and_section_has_a_stack() -> None:
+    stacks = Path(__file__).parents[2] / "stacks"
+    assert {file.name for file in stacks.glob("Pulumi.*.yaml")} == {
+        f"Pulumi.{name}.yaml" for name in (*LABS, *SECTIONS)
+    }
+
+
+@pytest.mark.parametrize(("asked", "nearest"), [("celry", "celery"), ("35.33", "35.3"), ("kubernets", "kubernetes")])
+def test_a_misspelt_lab_is_answered_with_the_nearest(asked: str, nearest: str) -> None:
+    with pytest.raises(UsageError, match=f"did you mean {nearest}"):
+        find_lab(asked)
+
+
+def test_a_lab_refuses_a_platform_that_it_does_not_run_on() -> None:
+    with pytest.raises(UsageError, match="does not run on the platform 'docker': use process"):
+        check_runnable(LABS["local"], "docker")
+
+
+def test_sections_are_found_by_their_number_alone(tmp_path: Path) -> None:
+    for folder in ("section_35_01_concepts", "section_35_10_patterns", "section_35_02_local"):
+        (tmp_path / folder).mkdir()
+    assert [folder.name for folder in section_folders(["35.1"], tmp_path)] == ["section_35_01_concepts"]
+    assert [folder.name for folder in section_folders(["35.10"], tmp_path)] == ["section_35_10_patterns"]
+
+
+def test_the_tool_speaks_to_the_airflow_that_the_images_hold() -> None:
+    pinned = (IMAGES.parent / "requirements.lock").read_text()
+    assert f"apache-airflow-client=={version()}" in pinned
+
+
+@pytest.mark.parametrize(
+    "lock", [IMAGES.parent / "requirements.lock", *sorted(IMAGES.glob("*.lock"))], ids=lambda f: f.name
+)
+def test_locks_are_hash_pinned_and_name_no_registry(lock: Path) -> None:
+    text = lock.read_text()
+    assert "://" not in text
+    requirements = text.replace("\\\n", " ").splitlines()
+    assert requirements
+    assert all("--hash=sha256:" in line for line in requirements if line.strip())
