@@ -168,9 +168,7 @@ class Checkpoint:
             "stack": self._stack.name,
             "resources": [vars(item) for item in snapshot.resources.values()],
             "condemned": [vars(item) for item in snapshot.condemned],
-            "pending": [
-                {"operation": item.operation, "resource": vars(item.resource)} for item in snapshot.pending
-            ],
+            "pending": [{"operation": item.operation, "resource": vars(item.resource)} for item in snapshot.pending],
         }
 
     def _damaged(self, why: str) -> LabError:

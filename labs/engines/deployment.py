@@ -239,18 +239,22 @@ class Deployment:
                 snapshot.pending = [item for item in snapshot.pending if item.resource != resource]
 
     def _clean(self, urn: str, inputs: Values | None) -> None:
-        """Finish what a dead process began with this resource, before anything else is done to it.
+        """Finish what an earlier run left of this resource, before anything else is done to it.
 
         Args:
-            inputs: what it is about to be created with: a create that began with the same is done again.
+            inputs: what it is about to be created with: a create that began with the same is done again, and what was
+                replaced but is not deleted yet must go first, for it may be the very thing that comes back.
         """
         with self._lock:
             mine = [item for item in self._half_made if item.resource.urn == urn]
             self._half_made = [item for item in self._half_made if item not in mine]
+            condemned = [item for item in self._snapshot.condemned if item.urn == urn and inputs is not None]
         for item in mine:
             again = item.operation == "create" and inputs is not None and not changed_keys(item.resource.inputs, inputs)
             if not again:
                 self._delete(item.resource, "left by an interrupted run")
+        for resource in condemned:
+            self._delete(resource, "replaced")
 
     def _dependents(self, root: Resource) -> list[Resource]:
         """What must be deleted before `root` can be: everything that a new `root` would replace too."""
@@ -323,7 +327,7 @@ class Deployment:
             with self._lock:
                 self._snapshot.pending.append(pending)
                 self._save()
-            self._tell(Event("start", step))
+            self.tell(Event("start", step))
         began = time.monotonic()
         try:
             yield
@@ -334,11 +338,11 @@ class Deployment:
                     self._snapshot.pending = [item for item in self._snapshot.pending if item is not pending]
                     with suppress(LabError):
                         self._save()
-            self._tell(Event("failed", step, time.monotonic() - began, str(error)))
+            self.tell(Event("failed", step, time.monotonic() - began, str(error)))
             raise
         with self._lock:
             self._save()
-        self._tell(Event("done", step, time.monotonic() - began))
+        self.tell(Event("done", step, time.monotonic() - began))
 
     def _record(self, new: Resource, condemn: Resource | None = None) -> None:
         with self._lock:
@@ -352,7 +356,8 @@ class Deployment:
         if self._checkpoint is not None:
             self._checkpoint.save(self._snapshot)
 
-    def _tell(self, event: Event) -> None:
+    def tell(self, event: Event) -> None:
+        """Pass an event to whoever watches, one at a time."""
         with self._telling:
             self._watch(event)
 
@@ -388,8 +393,7 @@ def _outputs(outputs: Values, inputs: Values, goal: Goal) -> Values:
 
 def changed_keys(old: Mapping[str, Any], new: Mapping[str, Any]) -> tuple[str, ...]:
     """The top-level properties that differ, secret or not."""
-    keys = dict.fromkeys((*new, *old))
-    return tuple(key for key in keys if reveal(old.get(key)) != reveal(new.get(key)))
+    return tuple(key for key in sorted({*old, *new}) if reveal(old.get(key)) != reveal(new.get(key)))
 
 
 def because(keys: Iterable[str]) -> str:

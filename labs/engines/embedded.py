@@ -35,7 +35,7 @@ class EmbeddedEngine:
             checkpoint = Checkpoint(stack)
             snapshot = checkpoint.load() or Snapshot()
             deployment = Deployment(snapshot, self._registry(stack), checkpoint, watch)
-            run_program(stack, deployment, watch)
+            run_program(stack, deployment)
             deployment.finish()
         return _outputs(snapshot)
 
@@ -44,7 +44,7 @@ class EmbeddedEngine:
         with as_program(stack.program):
             snapshot = Checkpoint(stack).load() or Snapshot()
             deployment = Deployment(snapshot, self._registry(stack), None, _ignore)
-            run_program(stack, deployment, _ignore)
+            run_program(stack, deployment)
             deployment.finish()
         return deployment.steps
 

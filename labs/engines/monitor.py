@@ -17,7 +17,7 @@ from pulumi.runtime.config import set_all_config
 from pulumi.runtime.proto import engine_pb2, resource_pb2
 from pulumi.runtime.settings import reset_options
 
-from labs.engines.base import PROJECT, Event, Stack, Watcher
+from labs.engines.base import PROJECT, Event, Stack
 from labs.engines.deployment import PARALLEL, Deployment, Goal, type_of
 from labs.engines.values import decode, encode
 from labs.errors import LabError, UsageError
@@ -58,14 +58,11 @@ class Monitor:
                 inputs=decode(request.object),
                 dependencies=tuple(sorted(request.dependencies)),
                 property_dependencies={
-                    key: tuple(sorted(found.urns))
-                    for key, found in sorted(request.propertyDependencies.items())
+                    key: tuple(sorted(found.urns)) for key, found in sorted(request.propertyDependencies.items())
                 },
                 protect=request.protect,
                 retain=request.retainOnDelete,
-                delete_before_replace=request.deleteBeforeReplace
-                if request.deleteBeforeReplaceDefined
-                else None,
+                delete_before_replace=request.deleteBeforeReplace if request.deleteBeforeReplaceDefined else None,
                 ignore_changes=tuple(request.ignoreChanges),
                 secret_outputs=tuple(request.additionalSecretOutputs),
             )
@@ -114,19 +111,19 @@ def _refuse(what: str) -> NoReturn:
 class EngineLog:
     """What the SDK expects of `pulumirpc.Engine`: messages of the program for whoever watches."""
 
-    def __init__(self, watch: Watcher) -> None:
-        self._watch = watch
+    def __init__(self, deployment: Deployment) -> None:
+        self._deployment = deployment
 
     def Log(self, request: Any) -> empty_pb2.Empty:
         if request.severity != engine_pb2.DEBUG:
-            self._watch(Event("message", message=request.message))
+            self._deployment.tell(Event("message", message=request.message))
         return empty_pb2.Empty()
 
     def RequirePulumiVersion(self, _: object) -> empty_pb2.Empty:
         return empty_pb2.Empty()
 
 
-def run_program(stack: Stack, deployment: Deployment, watch: Watcher) -> None:
+def run_program(stack: Stack, deployment: Deployment) -> None:
     """Run the stack's program once, to its end, with every resource registered with `deployment`.
 
     A failed resource is not raised here: the deployment knows it.
@@ -138,9 +135,7 @@ def run_program(stack: Stack, deployment: Deployment, watch: Watcher) -> None:
     async def deploy() -> None:
         loop = asyncio.get_running_loop()
         loop.set_default_executor(ThreadPoolExecutor(PARALLEL))  # every resource under way holds a thread
-        loop.set_exception_handler(
-            lambda *_: None
-        )  # futures nobody awaited, after a failure that is told elsewhere
+        loop.set_exception_handler(lambda *_: None)  # of futures that nobody awaits after a failure
         await run_in_stack(lambda: _execute(stack.program))
 
     def go() -> None:
@@ -151,7 +146,7 @@ def run_program(stack: Stack, deployment: Deployment, watch: Watcher) -> None:
                 project=PROJECT,
                 stack=stack.name,
                 monitor=Monitor(stack, deployment),
-                engine=EngineLog(watch),
+                engine=EngineLog(deployment),
                 dry_run=deployment.dry_run,
                 organization="organization",
                 root_directory=str(stack.program.parent),
@@ -165,9 +160,7 @@ def run_program(stack: Stack, deployment: Deployment, watch: Watcher) -> None:
         raise
     except Exception as error:
         if not deployment.stopped:  # what follows from a failed resource is no news
-            raise LabError(
-                f"the program {stack.program} failed: {_described(error, stack.program)}"
-            ) from error
+            raise LabError(f"the program {stack.program} failed: {_described(error, stack.program)}") from error
 
 
 def _execute(program: Path) -> None:
@@ -175,10 +168,6 @@ def _execute(program: Path) -> None:
 
 
 def _described(error: Exception, program: Path) -> str:
-    frames = [
-        frame
-        for frame in traceback.extract_tb(error.__traceback__)
-        if frame.filename.startswith(str(program))
-    ]
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename.startswith(str(program))]
     place = f" ({frames[-1].filename}, line {frames[-1].lineno})" if frames else ""
     return f"{type(error).__name__}: {error}{place}"

@@ -95,9 +95,7 @@ def from_provider(value: Any) -> Any:
             return found
         if isinstance(found, (int, float)):
             return float(found)
-        raise TypeError(
-            f"a provider returned a value of type {type(found).__name__}, which no checkpoint can hold"
-        )
+        raise TypeError(f"a provider returned a value of type {type(found).__name__}, which no checkpoint can hold")
 
     return transform(value, leaf)
 
