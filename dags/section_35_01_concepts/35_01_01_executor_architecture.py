@@ -8,7 +8,7 @@ The **scheduler** decides *that* a task may run. The **executor**, a part of the
 Three tasks look at one station each, from the inside; the last one draws the path they saw.
 
 **What to look for**: in the log of `execution_path`, the picture with real process ids. Then open *Details*
-of a task instance: host name and pid are those that the task itself logged.
+of a task instance: its pid is the one that the task itself logged.
 """
 
 import logging
@@ -22,9 +22,9 @@ log = logging.getLogger("airflow.task")
 
 
 def title(process: psutil.Process) -> str:
-    """Name a process by the first words of its command line: what follows may hold a token."""
+    """Name a process by the first four words of its command line: what follows may hold a token."""
     try:
-        return " ".join(process.cmdline()[:4]) or process.name()
+        return " ".join(" ".join(process.cmdline()).split()[:4]) or process.name()
     except psutil.AccessDenied:
         return process.name()
 

@@ -37,9 +37,10 @@ BRANCHES = {
 }
 
 
-def class_name(executor: str) -> str:
-    """Reduce `alias:module.path.Class`, `module.path.Class` or `Class` to `Class`."""
-    return executor.strip().split(":")[-1].split(".")[-1]
+def configured_executors() -> dict[str, str]:
+    """Name → class, in order, of `[core] executor`: a comma-separated list of `Class`, `path` or `alias:path`."""
+    entries = [entry.strip() for entry in conf.get("core", "executor").split(",")]
+    return {entry.split(":")[0]: entry.split(":")[-1].split(".")[-1] for entry in entries}
 
 
 def running_executor() -> str:
@@ -65,13 +66,13 @@ def check_current_executor():
     @task
     def ask_configuration(ti=None):
         """The executor that should run this task, from `airflow.configuration` and from `airflow.sdk`."""
-        configured = conf.get("core", "executor")
         log.info("airflow.configuration says [core] executor = %s", core_conf.get("core", "executor"))
-        log.info("airflow.sdk.conf      says [core] executor = %s", configured)
-        default = configured.split(",")[0]
-        asked = class_name(ti.task.executor or default)
-        log.info("This task says executor=%s, the default is %s: %s it is.", ti.task.executor, default, asked)
-        return {"configured": configured, "requested": ti.task.executor, "executor": asked}
+        log.info("airflow.sdk.conf      says [core] executor = %s", conf.get("core", "executor"))
+        configured = configured_executors()
+        default = next(iter(configured))
+        executor = configured.get(ti.task.executor or default, ti.task.executor)
+        log.info("This task says executor=%s, the default is %s: so %s.", ti.task.executor, default, executor)
+        return {"configured": list(configured), "requested": ti.task.executor, "executor": executor}
 
     @task
     def look_at_process():

@@ -10,8 +10,8 @@
 
 `[core] parallelism` is also the upper limit of every executor, per scheduler.
 
-`plan` makes equal, independent tasks; `observe` counts how many really ran at the same moment, and on how
-many slots.
+`plan` makes equal, independent tasks; `observe` counts how many really ran at the same moment, and how many
+processes carried them: LocalExecutor and CeleryExecutor use a process again, the others start one per task.
 
 **What to look for**: the last line of `observe`. Then change the limit and compare, for example
 
@@ -81,21 +81,16 @@ def executor_parallelism():
 
     @task
     def observe(limits, spans):
-        """How many of them ran at once, and on how many slots."""
+        """How many of them ran at once, and by how many worker processes."""
         spans = sorted(spans, key=lambda span: span["started"])
         first = spans[0]["started"]
         for span in spans:
-            ran = span["started"] - first, span["ended"] - first
-            log.info(
-                "task %2s ran %5.1f s to %5.1f s on %s/%s",
-                span["number"],
-                *ran,
-                span["hostname"],
-                span["worker_pid"],
-            )
-        slots = {(span["hostname"], span["worker_pid"]) for span in spans}
-        result = {"tasks": len(spans), "most_at_once": most_at_once(spans), "slots": len(slots)}
-        log.info("%(tasks)s tasks, at most %(most_at_once)s at once, on %(slots)s slots", result)
+            began, ended = span["started"] - first, span["ended"] - first
+            where = f"host {span['hostname']}, worker process {span['worker_pid']}"
+            log.info("task %2s ran from %4.1f s to %4.1f s on %s", span["number"], began, ended, where)
+        workers = {(span["hostname"], span["worker_pid"]) for span in spans}
+        result = {"tasks": len(spans), "most_at_once": most_at_once(spans), "workers": len(workers)}
+        log.info("%(tasks)s tasks, at most %(most_at_once)s at once, by %(workers)s worker processes", result)
         return {**result, "parallelism": limits["parallelism"]}
 
     known = limits()

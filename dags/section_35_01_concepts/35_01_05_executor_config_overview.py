@@ -4,7 +4,7 @@ Airflow looks for an option in this order and takes the first it finds:
 
     environment   AIRFLOW__CORE__PARALLELISM=4          one variable per option: AIRFLOW__{SECTION}__{KEY}
     airflow.cfg   [core] parallelism = 4                $AIRFLOW_HOME/airflow.cfg, or $AIRFLOW_CONFIG
-    default       32                                    built into Airflow and its providers
+    default       32                                    built into Airflow and its providers ("provider-…")
 
 An empty `AIRFLOW_HOME` gets an `airflow.cfg` that holds *every* default, so the source `airflow.cfg` alone
 does not mean that somebody set the option: compare the value with the default.

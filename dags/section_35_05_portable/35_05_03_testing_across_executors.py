@@ -4,7 +4,7 @@ Four layers, cheapest first:
 
 | layer | what runs | how |
 | --- | --- | --- |
-| unit tests | plain functions, no executor | `pytest` on this file; the task `unit_tests` |
+| unit tests | plain functions, no executor | `python -m unittest` with this module; the task `unit_tests` |
 | mock executor | the jobs, on an executor that is 15 lines long | the task `mock_executor` |
 | one process | the whole DAG, no executor and no scheduler | `python` on this file: `dag.test()` |
 | integration | the whole DAG on the real executor | `./lab up local --verify`, then the next lab |

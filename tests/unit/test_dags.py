@@ -111,10 +111,8 @@ def imported(tree: ast.AST) -> Iterator[tuple[str, str]]:
 
 
 def calls_while_parsed(tree: ast.Module) -> Iterator[ast.Call]:
-    """What runs when Airflow imports the file: no body of a task, but that of a helper called outside tasks."""
-    helpers = {
-        node.name: node for node in tree.body if isinstance(node, ast.FunctionDef) and not node.decorator_list
-    }
+    """What runs when Airflow imports the file: no task, but a helper that is called outside of tasks."""
+    helpers = {node.name: node for node in tree.body if isinstance(node, ast.FunctionDef) and not node.decorator_list}
 
     def visit(node: ast.AST) -> Iterator[ast.Call]:
         if isinstance(node, ast.Lambda):
@@ -274,7 +272,4 @@ def test_a_good_dag_has_no_problems() -> None:
 )
 def test_a_bad_dag_is_refused(old: str, new: str, expected: str) -> None:
     assert old in GOOD
-    assert any(
-        problem.startswith(expected)
-        for problem in problems("35_01_02_portable_dag.py", GOOD.replace(old, new))
-    )
+    assert any(problem.startswith(expected) for problem in problems("35_01_02_portable_dag.py", GOOD.replace(old, new)))
