@@ -10,19 +10,17 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
 from pulumi import automation
-from pulumi.runtime import rpc
 
 from labs.engines.base import PROJECT, Stack, Step, Watcher
 from labs.engines.lock import stack_lock
 from labs.engines.providers import DynamicProvider
 from labs.engines.pulumi_events import Watching
 from labs.engines.pulumi_process import MARK, Cli, end_leftovers, is_installed, stale_locks
-from labs.engines.values import from_provider
+from labs.engines.pulumi_state import State, half_done, plain, properties, without
 from labs.engines.workplace import absolute, as_program
 from labs.errors import Interrupted, LabError, UsageError
 from labs.waiting import interruptible, interruption
@@ -75,7 +73,7 @@ class PulumiEngine:
             state = _Session(absolute(stack), Path(folder), self._root, lambda _: None).state(secrets=True)
         for resource in (state or {}).get("resources", ()):
             if resource["type"] == ROOT_TYPE:
-                return {key: _plain(value) for key, value in resource.get("outputs", {}).items()}
+                return {key: plain(value) for key, value in resource.get("outputs", {}).items()}
         return None
 
     @contextmanager
@@ -198,22 +196,17 @@ class _Session:
         end_leftovers(self._stack.directory)
         if stale_locks(self._backend, PROJECT, self._stack.name):
             self._pulumi("cancel", "--yes", "--stack", self._stack.name)
-        state = self.state() or {}
-        if not state.get("pending_operations"):
+        state = self.state()
+        if state is None or not half_done(state):
             return
-        revealed = self.state(secrets=True) or {}
-        half_done = [item for item in revealed["pending_operations"] if _is_half_done(item)]
+        revealed = half_done(self.state(secrets=True) or {})
         provider = DynamicProvider(self._stack.config)
         with as_program(self._stack.program):
-            for item in half_done:
-                found = item["resource"]
-                properties = found.get("outputs") or found["inputs"]
-                values = {key: from_provider(_plain(value)) for key, value in properties.items()}
-                provider.delete(found["urn"], found.get("id", ""), values)
-        gone = {(item["resource"]["urn"], item["resource"].get("id")) for item in half_done}
-        self._import(_without(state, gone))
+            for item in revealed:
+                provider.delete(item["urn"], item.get("id", ""), properties(item))
+        self._import(without(state, revealed))
 
-    def _import(self, state: dict[str, Any]) -> None:
+    def _import(self, state: State) -> None:
         file = self._folder / "state.json"  # as it was exported: its secrets are encrypted
         file.write_text(json.dumps({"version": 3, "deployment": state}))
         self._pulumi("stack", "import", "--file", str(file), "--stack", self._stack.name)
@@ -225,36 +218,6 @@ class _Session:
             raise
         except automation.CommandError as error:
             raise self.watching.failure(error) from error
-
-
-def _is_half_done(pending: Mapping[str, Any]) -> bool:
-    return pending["type"] in ("creating", "deleting") and fnmatchcase(
-        pending["resource"]["type"], DynamicProvider.PATTERN
-    )
-
-
-def _without(state: dict[str, Any], gone: set[tuple[str, str | None]]) -> dict[str, Any]:
-    """The state without these resources and the operations pending on them; an update is simply done again."""
-    resources = [item for item in state["resources"] if (item["urn"], item.get("id")) not in gone]
-    left = {item["urn"] for item in resources}
-    pending = [item for item in state["pending_operations"] if not (_is_half_done(item) or item["type"] == "updating")]
-    for item in resources:
-        # Whatever still names a deleted resource outlived it, such as one that was to be deleted before its users.
-        item["dependencies"] = [urn for urn in item.get("dependencies") or () if urn in left]
-        item["propertyDependencies"] = {
-            key: [urn for urn in urns or () if urn in left]
-            for key, urns in (item.get("propertyDependencies") or {}).items()
-        }
-    return {**state, "resources": resources, "pending_operations": pending}
-
-
-def _plain(value: Any) -> Any:
-    """A value of an exported state, secrets in plain."""
-    if isinstance(value, dict):
-        if value.get(rpc._special_sig_key) == rpc._special_secret_sig:
-            return json.loads(value["plaintext"])
-        return {key: _plain(item) for key, item in value.items()}
-    return [_plain(item) for item in value] if isinstance(value, list) else value
 
 
 def _home(project_root: Path) -> Path:

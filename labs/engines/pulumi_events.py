@@ -30,7 +30,7 @@ _CHAINED = re.compile(
     r"|During handling of the above exception, another exception occurred):\n\n"
 )
 _TRACEBACK = re.compile(
-    r"^Traceback \(most recent call last\):\n(?:[ ].*\n)*(?P<kind>[\w.]+)(?:: (?P<text>.*))?", re.MULTILINE | re.DOTALL
+    r"^Traceback \(most recent call last\):\n(?:[ ][^\n]*\n)*(?P<kind>[\w.]+)(?:: (?P<text>.*))?", re.M | re.S
 )
 
 

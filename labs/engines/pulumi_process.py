@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
 import threading
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 from typing import IO, Any
@@ -123,23 +125,37 @@ def end_leftovers(directory: Path) -> None:
 
     Only for who holds the stack's lock: nothing of the stack can be at work then.
     """
-    clis = _marked(directory, lambda command: Path(command[0]).name == "pulumi")
-    for process in clis:
-        process.send_signal(signal.SIGINT)
-    until(
-        lambda: _ended(clis),
-        what="the Pulumi CLI of a command that was killed to finish what it has under way",
-        timeout=GRACE,
+    _end(
+        _marked(directory, lambda command: Path(command[0]).name == "pulumi"),
+        signal.SIGINT,
+        "the Pulumi CLI of a command that was killed to finish what it has under way",
     )
-    plugins = _marked(directory, lambda command: any("pulumi-" in part or part == "pulumi.dynamic" for part in command))
-    for process in plugins:
-        process.kill()
-    psutil.wait_procs(plugins, timeout=GRACE)
+    _end(_marked(directory, _is_plugin), signal.SIGKILL, "the plugins of a Pulumi CLI that was killed to end")
 
 
-def _ended(processes: list[psutil.Process]) -> tuple[bool | None, str]:
-    alive = [process.pid for process in processes if process.is_running()]
-    return (None if alive else True), f"processes {alive} are running"
+def _end(processes: list[psutil.Process], number: signal.Signals, what: str) -> None:
+    for process in processes:
+        with suppress(psutil.NoSuchProcess):
+            process.send_signal(number)
+
+    def ended() -> tuple[bool | None, str]:
+        left = [process.pid for process in processes if _lives(process)]
+        return (None if left else True), f"processes {left} are running"
+
+    until(ended, what=what, timeout=GRACE)
+
+
+def _lives(process: psutil.Process) -> bool:
+    """Whether a process can still do something: a zombie, waiting for a parent that does not look, cannot."""
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
+def _is_plugin(command: list[str]) -> bool:
+    """Whether a command line is a language host's, a program's, or a resource provider's."""
+    return "pulumi.dynamic" in command or any(Path(part).name.startswith("pulumi-") for part in command[:2])
 
 
 def _marked(directory: Path, is_it: Callable[[list[str]], bool]) -> list[psutil.Process]:
@@ -179,7 +195,9 @@ def stale_locks(backend: str, project: str, stack: str) -> bool:
 def _alive(pid: int, since: str) -> bool:
     """Whether the process that wrote a lock at `since` still lives; a later one of the same number does not count."""
     try:
-        began = float(psutil.Process(pid).create_time())
+        process = psutil.Process(pid)
+        began = float(process.create_time())
     except psutil.NoSuchProcess:
         return False
-    return began <= datetime.fromisoformat(since[:19] + "+00:00").timestamp() + 1
+    written = datetime.fromisoformat(re.sub(r"\.\d+", "", since).replace("Z", "+00:00"))  # Go writes nanoseconds
+    return _lives(process) and began <= written.timestamp() + 1
