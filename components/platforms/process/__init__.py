@@ -64,8 +64,9 @@ class ProcessPlatform:
     def service(self, name: str, spec: ServiceSpec, opts: pulumi.ResourceOptions) -> Service:
         """A supervisord program that is restarted when it ends."""
         program = self._program(name, spec, spec.health or Health(), spec.stop, opts)
-        addresses = {port.name: self.endpoint(port).address for port in spec.ports}
-        facts = pulumi.Output.all(program.log, pulumi.Output.all(**addresses)).apply(
+        # not Output.all(**addresses), which makes a list of none
+        addresses = pulumi.Output.from_input({port.name: self.endpoint(port).address for port in spec.ports})
+        facts = pulumi.Output.all(program.log, addresses).apply(
             lambda seen: [{"name": name, "host": "local://", "endpoints": seen[1], "log": seen[0]}]
         )
         return Service(program, facts)
