@@ -47,7 +47,10 @@ class Step:
 
 @dataclass(frozen=True)
 class Event:
-    """What a user may watch: a step that starts, ends or fails, or a message of the program."""
+    """What a user may watch: a step that starts, ends or fails, or a message of the program.
+
+    A step that finds everything the same is only `done`.
+    """
 
     kind: Literal["start", "done", "failed", "message"]
     step: Step | None = None

@@ -80,6 +80,12 @@ class Snapshot:
     condemned: list[Resource] = field(default_factory=list)
     pending: list[Pending] = field(default_factory=list)
 
+    @property
+    def holds_anything(self) -> bool:
+        """Whether anything real may exist: components are only names."""
+        resources = (*self.resources.values(), *self.condemned, *(item.resource for item in self.pending))
+        return any(item.custom for item in resources)
+
 
 class Checkpoint:
     """A stack's snapshot on disk: `checkpoint.json`, the one before it (`.bak`), the key of its secrets."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from contextlib import suppress
 from typing import Any
 
 from labs.engines.base import Stack, Step, Watcher
@@ -14,6 +13,7 @@ from labs.engines.monitor import ROOT_TYPE, run_program
 from labs.engines.providers import DynamicProvider, Provider, Registry
 from labs.engines.values import plain_outputs
 from labs.engines.workplace import absolute, as_program
+from labs.errors import LabError
 from labs.waiting import interruptible
 
 
@@ -35,13 +35,18 @@ class EmbeddedEngine:
             checkpoint = Checkpoint(stack)
             snapshot = checkpoint.load() or Snapshot()
             deployment = Deployment(snapshot, self._registry(stack), checkpoint, watch)
-            run_program(stack, deployment)
-            deployment.finish()
+            try:
+                run_program(stack, deployment)
+                deployment.finish()
+            except LabError:
+                if not snapshot.holds_anything:
+                    checkpoint.remove()
+                raise
         return _outputs(snapshot)
 
     def preview(self, stack: Stack) -> list[Step]:
         stack = absolute(stack)
-        with as_program(stack.program):
+        with interruptible(), as_program(stack.program):
             snapshot = Checkpoint(stack).load() or Snapshot()
             deployment = Deployment(snapshot, self._registry(stack), None, _ignore)
             run_program(stack, deployment)
@@ -58,8 +63,6 @@ class EmbeddedEngine:
             if snapshot is not None:
                 Deployment(snapshot, self._registry(stack), checkpoint, watch).finish("the stack goes down")
             checkpoint.remove()
-        with suppress(OSError):
-            stack.directory.rmdir()  # others may keep something there
 
     def outputs(self, stack: Stack) -> Mapping[str, Any] | None:
         snapshot = Checkpoint(stack).load()

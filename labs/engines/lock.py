@@ -5,7 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from labs.engines.base import Stack
@@ -23,8 +23,6 @@ def stack_lock(stack: Stack, verb: str) -> Iterator[None]:
     """
     path = stack.directory / "lock"
     try:
-        stack.directory.mkdir(parents=True, exist_ok=True)
-        stack.directory.chmod(0o700)
         descriptor = _acquire(path)
     except OSError as error:
         raise LabError(
@@ -35,25 +33,33 @@ def stack_lock(stack: Stack, verb: str) -> Iterator[None]:
         raise LabError(f"{_holder(path)}; wait for it to end, or end it, then run the command again")
     try:
         os.ftruncate(descriptor, 0)
-        os.write(descriptor, f"`{verb}` of {stack.name} is running as process {os.getpid()}".encode())
+        os.write(descriptor, f"`{verb}` of lab {stack.name} is running as process {os.getpid()}".encode())
         yield
     finally:
         path.unlink(missing_ok=True)  # while it is held: who waits for this very file sees that it is gone
         os.close(descriptor)
+        with suppress(OSError):
+            stack.directory.rmdir()  # nothing is left of a command that made nothing, or of a `down`
 
 
 def _acquire(path: Path) -> int | None:
-    """The descriptor of the locked file; None when somebody else holds it."""
+    """The descriptor of the locked file, made with its private folder; None when somebody else holds it."""
     while True:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            path.parent.chmod(0o700)
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except FileNotFoundError:
+            continue  # its last holder has just removed the folder
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             os.close(descriptor)
             return None
-        # Its holder may have removed the file between the two calls: the lock then protects nothing.
-        if path.exists() and os.fstat(descriptor).st_ino == path.stat().st_ino:
-            return descriptor
+        with suppress(FileNotFoundError):
+            # Its holder may have removed the file between the two calls: the lock then protects nothing.
+            if os.fstat(descriptor).st_ino == path.stat().st_ino:
+                return descriptor
         os.close(descriptor)
 
 

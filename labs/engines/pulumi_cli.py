@@ -9,7 +9,7 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -65,8 +65,6 @@ class PulumiEngine:
                 session.settle()
                 session.run(lambda found: found.destroy(on_event=session.watching, suppress_progress=True))
                 session.forget()
-        with suppress(OSError):
-            stack.directory.rmdir()  # others may keep something there
 
     def outputs(self, stack: Stack) -> Mapping[str, Any] | None:
         with tempfile.TemporaryDirectory(prefix="airflow-lab-") as folder:

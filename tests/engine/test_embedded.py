@@ -203,6 +203,9 @@ def test_a_failed_deletion_keeps_what_it_needs_and_is_done_again(lab: Lab) -> No
         ([node("a", options={"aliases": ["z"]})], {}, UsageError, "does not know the options aliases of a,"),
         ([node("a", props={"size": 1000})], {}, UsageError, "a was given inputs .*: size: too large"),
         ([node("a"), node("a")], {}, UsageError, "makes urn:pulumi:test::.*::a twice"),
+        ([], {"trouble": "invoke"}, UsageError, "does not know `Invoke`, .*; install the Pulumi CLI"),
+        ([], {"trouble": "get"}, UsageError, "does not know `ReadResource`, .*; install the Pulumi CLI"),
+        ([], {"trouble": "transform"}, UsageError, "does not know `RegisterStackTransform`, .*; install"),
         ([], {"trouble": "lab"}, UsageError, "^name the lab with --name$"),
         ([], {"trouble": "bug"}, LabError, r"failed: ZeroDivisionError: one by none \(.*__main__.py, line \d+\)$"),
     ],
@@ -213,6 +216,7 @@ def test_a_program_that_cannot_be_applied_is_refused_in_one_sentence(
     with pytest.raises(error, match=words) as caught:
         ENGINE.up(lab.over(*graph, **config), lab.watch)
     assert "\n" not in str(caught.value)
+    assert lab.stack.directory.exists() == bool(lab.things()), "nothing is left of a command that made nothing"
 
 
 def test_an_import_error_in_the_program_names_the_module(lab: Lab) -> None:

@@ -22,7 +22,7 @@ def test_a_second_command_is_refused_by_name_and_process_and_the_first_goes_on(l
     first = start("up", stack)
     wait_for(lab.things, "the first command to be at work")
     for command in (ENGINE.up, ENGINE.down):
-        with pytest.raises(LabError, match=f"`up` of test is running as process {first.pid}; wait for it to end"):
+        with pytest.raises(LabError, match=f"`up` of lab test is running as process {first.pid}; wait for it to end"):
             command(stack, lab.watch)
     first.join()
     assert first.exitcode == 0 and lab.things() == {"slow@": "whole"}
@@ -56,6 +56,10 @@ def test_a_lock_on_a_file_that_was_removed_protects_nothing(lab: Lab) -> None:
         path = lab.stack.directory / "lock"
         late = os.open(path, os.O_RDWR)
     fcntl.flock(late, fcntl.LOCK_EX)  # of the removed file
-    with stack_lock(lab.stack, "down"), pytest.raises(LabError, match="`down` of test"), stack_lock(lab.stack, "up"):
+    with (
+        stack_lock(lab.stack, "down"),
+        pytest.raises(LabError, match="`down` of lab test"),
+        stack_lock(lab.stack, "up"),
+    ):
         pass
     os.close(late)

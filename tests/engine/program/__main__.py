@@ -48,6 +48,12 @@ pulumi.export("folder", str(Path.cwd()))
 pulumi.export("password", pulumi.Output.secret({"deep": ["hunter2", 7, 0.5]}))
 pulumi.log.info("the program speaks")
 match config.get("trouble"):
+    case "invoke":
+        pulumi.runtime.invoke("aws:index:getRegion", {})
+    case "get":
+        Foreign("aws:index:Bucket", "found", {}, pulumi.ResourceOptions(id="1"))
+    case "transform":
+        pulumi.runtime.register_resource_transform(lambda args: None)
     case "lab":
         raise UsageError("name the lab with --name")
     case "bug":
