@@ -20,6 +20,7 @@ import testinfra
 from labs.airflow import Airflow
 from labs.results import Claim, ClaimVerdict, plain
 from labs.runs import Run, TaskInstance
+from scenarios.observing import Look, Observation, process_table
 from scenarios.recorder import FINDINGS, RECORDER, Recorder, dag_of
 
 if TYPE_CHECKING:
@@ -114,23 +115,26 @@ def claim(request: pytest.FixtureRequest, lab: Lab) -> Callable[..., None]:
     return claim
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def timeline(request: pytest.FixtureRequest, airflow: Airflow) -> Callable[[Run], list[TaskInstance]]:
-    """`timeline(run)`: draw every try of a run's task instances in the report; returns them."""
-    findings = request.node.stash[FINDINGS]
-    return lambda run: findings.add_run(airflow, run)
+    """`timeline(run)`: draw every try of a run's task instances in the report; returns them.
+
+    The report shows it with the check that is under way, so a run that a whole module shares is drawn once.
+    """
+    recorder = request.config.stash[RECORDER]
+    return lambda run: recorder.current.add_run(airflow, run)
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def run_dag(
     request: pytest.FixtureRequest, airflow: Airflow, timeline: Callable[[Run], list[TaskInstance]]
-) -> Callable[..., tuple[Run, list[TaskInstance]]]:
-    """`run_dag(conf=None, *, dag_id=…, timeout=120, state="success")`: run a DAG to its end.
+) -> Callable[..., Observation]:
+    """`run_dag(conf=None, *, dag_id=…, timeout=120, state="success", on=None)`: run a DAG to its end.
 
     Waits until the DAG is parsed, triggers it, waits until the run has ended, asserts that it ended in
     `state`, and draws it in the report. The DAG is that of the module, `35_02_01_…` for `test_35_02_01_….py`,
-    unless another is named. `watch` is given to `Airflow.wait`. Returns the run and its task instances, each
-    with its latest try.
+    unless another is named. While it runs, its task instances are looked at again and again, and so are the
+    processes of the testinfra host `on`.
     """
     own = dag_of(request.path)
 
@@ -140,24 +144,38 @@ def run_dag(
         dag_id: str = own,
         timeout: float = 120.0,
         state: str = "success",
-        watch: Callable[[list[TaskInstance]], None] | None = None,
-    ) -> tuple[Run, list[TaskInstance]]:
+        on: Any = None,
+    ) -> Observation:
+        looks: list[Look] = []
+
+        def watch(instances: list[TaskInstance]) -> None:
+            looks.append(Look(instances, process_table(on) if on else {}))
+
         airflow.wait_for_dag(dag_id, file=f"{dag_id}.py")
         run = airflow.trigger(dag_id, conf)
         timeline(run)
         run = airflow.wait(run, timeout, watch=watch)
         assert run.state == state, f"run {run.run_id} of {dag_id} ended as {run.state}\n{airflow.explain(run)}"
-        timeline(run)
-        return run, airflow.task_instances(run)
+        return Observation(airflow, run, airflow.task_instances(run), looks)
 
     return run_dag
+
+
+@pytest.fixture(autouse=True, scope="module")
+def module_applicable(request: pytest.FixtureRequest, lab: Lab) -> None:
+    """Ends the checks of a module as *not applicable* before the module runs anything for all of them."""
+    request.config.stash[RECORDER].outputs = lab.outputs
+    _skip_unless_met(request.node, lab)
 
 
 @pytest.fixture(autouse=True)
 def applicable(request: pytest.FixtureRequest, lab: Lab) -> None:
     """Ends a check as *not applicable* when the lab lacks what its `needs` markers name."""
-    request.config.stash[RECORDER].outputs = lab.outputs
-    for marker in request.node.iter_markers("needs"):
+    _skip_unless_met(request.node, lab)
+
+
+def _skip_unless_met(node: pytest.Item | pytest.Collector, lab: Lab) -> None:
+    for marker in node.iter_markers("needs"):
         missing = unmet(marker.kwargs, lab)
         if missing:
             pytest.skip(missing)

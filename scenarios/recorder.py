@@ -85,7 +85,10 @@ class Recorder:
 
     Attributes:
         outputs: of the lab under test, once it is known.
+        current: what the check that is under way has found.
     """
+
+    current: Findings
 
     def __init__(self, config: pytest.Config) -> None:
         option = config.getoption("--results")
@@ -140,6 +143,7 @@ class Recorder:
     def pytest_runtest_protocol(self, item: pytest.Item) -> Generator[None, object, object]:
         findings = item.stash[FINDINGS]
         findings.result = replace(findings.result, message=UNDER_WAY)
+        self.current = findings
         self.record(findings.so_far())
         return (yield)
 
@@ -155,7 +159,7 @@ class Recorder:
         if verdict in ("failed", "unknown"):  # before teardown takes away what explains it
             findings.logs["check"] = report.longreprtext
             findings.logs.update(_service_logs(self.outputs))
-        if report.when == "call":
+        if report.when == "call" or verdict != "passed":
             findings.refresh()
         self.record(findings.so_far(ended=report.when == "teardown"))
         report.verdict = verdict  # type: ignore[attr-defined]

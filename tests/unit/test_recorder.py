@@ -202,6 +202,16 @@ def test_only_not_applicable_is_no_success(scenarios: Path) -> None:
     assert (code, found["test_it"]["verdict"]) == (3, "not applicable")
 
 
+def test_a_module_whose_needs_are_not_met_runs_nothing(scenarios: Path) -> None:
+    source = (
+        'import pytest\npytestmark = pytest.mark.needs(executor="CeleryExecutor")\n'
+        '@pytest.fixture(scope="module")\ndef shared():\n    raise OSError("something ran")\n'
+        "def test_it(shared): pass\n"
+    )
+    _, found, _ = verify(scenarios, source)
+    assert found["test_it"]["verdict"] == "not applicable"
+
+
 def test_nothing_collected_is_no_success(scenarios: Path) -> None:
     assert verify(scenarios, "")[:2] == (3, {})
 

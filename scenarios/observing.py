@@ -1,0 +1,90 @@
+"""One run of a DAG as seen from outside while it ran: from the API, and from the host that executes its tasks."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from labs.airflow import Airflow
+from labs.runs import Run, TaskInstance
+
+
+@dataclass(frozen=True)
+class Process:
+    """One live process of a host.
+
+    Attributes:
+        rss: memory that it holds, in KiB.
+        cpu: CPU time that it has used, in whole seconds.
+        command: its command line, or the title that it gave itself.
+    """
+
+    pid: int
+    ppid: int
+    rss: int
+    cpu: int
+    command: str
+
+
+def process_table(host: Any) -> dict[int, Process]:
+    """The live processes of a testinfra host, by pid; what has ended but was not yet waited for is left out."""
+    found = {}
+    for line in host.check_output("ps -ww -e -o pid=,ppid=,rss=,cputimes=,args=").splitlines():
+        pid, ppid, rss, cpu, command = line.split(None, 4)
+        if "<defunct>" not in command:
+            found[int(pid)] = Process(int(pid), int(ppid), int(rss), int(cpu), command)
+    return found
+
+
+@dataclass(frozen=True)
+class Look:
+    """What was seen at one moment of a run.
+
+    Attributes:
+        instances: all task instances of the run, as the API gave them.
+        processes: of the executing host, where the observer was asked to look there.
+    """
+
+    instances: Sequence[TaskInstance]
+    processes: Mapping[int, Process]
+
+    def count(self, state: str, task_id: str = "") -> int:
+        """How many instances, of one task or of all, were in that state."""
+        return sum(ti.state == state and task_id in ("", ti.task_id) for ti in self.instances)
+
+
+@dataclass(frozen=True)
+class Observation:
+    """A run that has ended.
+
+    Attributes:
+        instances: its task instances, each with its latest try.
+        looks: what was seen while it ran, in order.
+    """
+
+    airflow: Airflow
+    run: Run
+    instances: Sequence[TaskInstance]
+    looks: Sequence[Look]
+
+    def all(self, *task_ids: str) -> list[TaskInstance]:
+        """The instances of these tasks, or of all tasks."""
+        return [ti for ti in self.instances if not task_ids or ti.task_id in task_ids]
+
+    def one(self, task_id: str) -> TaskInstance:
+        """The only instance of a task."""
+        (ti,) = self.all(task_id)
+        return ti
+
+    def xcom(self, task_id: str, key: str = "return_value") -> Any:
+        """What the only instance of a task returned."""
+        return self.airflow.xcom(self.one(task_id), key)
+
+    def xcoms(self, *task_ids: str) -> list[Any]:
+        """What the instances of these tasks returned, in the order of `all`."""
+        return [self.airflow.xcom(ti) for ti in self.all(*task_ids)]
+
+    def log(self, task_id: str) -> str:
+        """The log of the only instance of a task."""
+        return self.airflow.log(self.one(task_id))
