@@ -11,16 +11,21 @@ docstring of the test or the module is shown when the check does not pass.
 from __future__ import annotations
 
 import signal
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 import testinfra
 
 from labs.airflow import Airflow
+from labs.paths import run_directory
 from labs.results import Claim, ClaimVerdict, plain
 from labs.runs import Run, TaskInstance
+from scenarios.faulting import Faults
+from scenarios.faulting_process import ProcessServices
 from scenarios.observing import Look, Observation, process_table
+from scenarios.probing import ProbeRun, deployed, probe_runs
 from scenarios.recorder import FINDINGS, RECORDER, Recorder, dag_of
 
 if TYPE_CHECKING:
@@ -96,6 +101,24 @@ def host(lab: Lab) -> Callable[..., Any]:
     return host
 
 
+@pytest.fixture(scope="session")
+def service_log(lab: Lab) -> Callable[[str], Callable[[], str]]:
+    """`read = service_log(role)`: begin here to read a service's log; `read()` gives the text since then."""
+
+    def service_log(role: str) -> Callable[[], str]:
+        path = Path(lab.outputs["services"][role][0]["log"])
+        start = path.stat().st_size
+
+        def read() -> str:
+            with path.open("rb") as file:
+                file.seek(start)
+                return file.read().decode(errors="replace")
+
+        return read
+
+    return service_log
+
+
 @pytest.fixture
 def evidence(request: pytest.FixtureRequest) -> Callable[[str, Any], None]:
     """`evidence(label, value)`: record what a judgement rests on: a value, a mapping, or rows as mappings."""
@@ -159,6 +182,38 @@ def run_dag(
         return Observation(airflow, run, airflow.task_instances(run), looks)
 
     return run_dag
+
+
+@pytest.fixture(scope="session")
+def probes(lab: Lab, airflow: Airflow) -> Iterator[frozenset[str]]:
+    """Ids of the probe DAGs, which are in the lab from the first check that asks for them to the last check."""
+    if lab.platform != "process":
+        pytest.skip(f"probe DAGs are deployed on the platform process only; lab {lab.name} is on {lab.platform}")
+    with deployed(airflow, Path(lab.outputs["paths"]["dags"])) as dag_ids:
+        yield dag_ids
+
+
+@pytest.fixture
+def start_probe(
+    probes: frozenset[str], airflow: Airflow, tmp_path: Path, timeline: Callable[[Run], list[TaskInstance]]
+) -> Iterator[Callable[..., ProbeRun]]:
+    """`start_probe(dag_id, conf=None)`: a run of a probe DAG, drawn in the report; see `scenarios.probing`."""
+    with probe_runs(airflow, tmp_path) as start:
+
+        def start_probe(dag_id: str, conf: Mapping[str, Any] | None = None) -> ProbeRun:
+            probe = start(dag_id, conf)
+            timeline(probe.run)
+            return probe
+
+        yield start_probe
+
+
+@pytest.fixture
+def faults(lab: Lab, airflow: Airflow, evidence: Callable[[str, Any], None]) -> Faults:
+    """What can be broken in the lab, as context managers: `with faults.killed("scheduler"): …`."""
+    if lab.platform != "process":
+        pytest.skip(f"faults are injected on the platform process only; lab {lab.name} is on {lab.platform}")
+    return Faults(ProcessServices(run_directory(lab.name), lab.outputs["services"]), airflow, evidence)
 
 
 @pytest.fixture(autouse=True, scope="module")

@@ -1,0 +1,244 @@
+"""Faults: context managers that break one thing of a lab, prove that it broke, and heal it.
+
+Each has four steps, and each step is proven by facts from outside the thing that is broken:
+
+1. steady state: everything is healthy, or nothing is injected;
+2. landed: the process is gone, its ports are refused;
+3. recovered: a new incarnation is healthy, and every component has sent a heartbeat since;
+4. nothing left over: no process of the old incarnation, no stray one, the same services as before.
+
+A fault heals on the way out whatever happened within, Ctrl-C included. That a fault could not be injected shows
+nothing of Airflow, so it makes a check *unknown*; that a lab does not recover, or something is left over, fails it.
+Sources: https://principlesofchaos.org, https://chaostoolkit.org/reference/concepts/#steady-state-hypothesis
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from labs.airflow import Airflow, AirflowError
+from labs.errors import LabError
+from labs.runs import TaskInstance
+from labs.waiting import WaitTimeout, until
+
+RECOVERY = 90.0
+"""Seconds in which a healed lab must be healthy again; services start in about 10 on two idle cores."""
+
+
+@dataclass(frozen=True)
+class Incarnation:
+    """One life of a service or of a task's process.
+
+    Attributes:
+        id: what tells it from the next one, such as its pid.
+        parts: everything that belongs to it, in the platform's own terms; the main one first.
+    """
+
+    name: str
+    id: str
+    parts: tuple[Any, ...]
+
+
+class Services(Protocol):
+    """What a platform tells of a lab's services, and does to them."""
+
+    def states(self) -> dict[str, str]:
+        """Each service, and whether it runs, in the platform's words; `RUNNING` is the good one."""
+
+    def incarnation(self, service: str) -> Incarnation:
+        """The present life of a service; its id is "" while it does not run."""
+
+    def task(self, ti: TaskInstance) -> Incarnation:
+        """The process that executes a task instance.
+
+        Raises:
+            LabError: there is none on this lab's machines.
+        """
+
+    def kill(self, incarnation: Incarnation) -> None:
+        """SIGKILL to the main process, and to nothing else."""
+
+    def stop(self, service: str) -> None:
+        """Stop a service in order, and wait until it has stopped."""
+
+    def start(self, service: str) -> None:
+        """Start a service that is neither running nor about to run."""
+
+    def remains(self, incarnation: Incarnation) -> list[str]:
+        """What of an incarnation still lives, in words; the main part first."""
+
+    def strays(self) -> list[str]:
+        """What carries the lab's mark but belongs to no service's present incarnation, in words."""
+
+    def refused(self, service: str) -> list[str]:
+        """The addresses of a service on which nothing answers."""
+
+    def addresses(self, service: str) -> list[str]:
+        """The addresses of a service."""
+
+
+@dataclass
+class Fault:
+    """One fault as it happened.
+
+    Attributes:
+        at: when it was injected, epoch seconds.
+        since: heartbeats from after this moment count as signs of recovery; 0 when no service was touched.
+        down: seconds from `at` until the lab was healthy again; None before.
+        gone: what it proved to have ended.
+        steps: what proves each step, for the report.
+    """
+
+    name: str
+    at: float = 0.0
+    since: float = 0.0
+    down: float | None = None
+    gone: list[Incarnation] = field(default_factory=list)
+    steps: list[dict[str, Any]] = field(default_factory=list)
+
+    def prove(self, step: str, proof: str) -> None:
+        """Write down what proves a step."""
+        seconds = round(time.time() - self.at, 1) if self.at else 0.0
+        self.steps.append({"step": step, "proof": proof, "seconds after the fault": seconds})
+
+
+class Faults:
+    """The faults of one lab, one method each.
+
+    Args:
+        record: called with a label and the steps of a fault when it is over, whatever came of it.
+    """
+
+    def __init__(self, services: Services, airflow: Airflow, record: Callable[[str, Any], None]) -> None:
+        self._services = services
+        self._airflow = airflow
+        self._record = record
+
+    @contextmanager
+    def killed(self, service: str) -> Iterator[Fault]:
+        """SIGKILL to the main process of a service, as the kernel's out-of-memory killer would.
+
+        The platform's own supervision starts it again; the block runs when the service is healthy again.
+        """
+        with self._fault(f"{service} killed", service) as fault:
+            old = self._services.incarnation(service)
+            self._services.kill(old)
+            others = self._gone(fault, old)
+            fault.since = time.time()
+            fault.prove("landed", f"process {old.id} is gone, {len(others)} of the {len(old.parts) - 1} beside it live")
+            self._recovered(fault, service)
+            yield fault
+
+    @contextmanager
+    def stopped(self, service: str) -> Iterator[Fault]:
+        """A service that is stopped in order while the block runs, and started again at its end: a restart."""
+        with self._fault(f"{service} stopped", service) as fault:
+            old = self._services.incarnation(service)
+            self._services.stop(service)
+            self._gone(fault, old)
+            fault.prove("landed", f"process {old.id} is gone; refused: {self._refused(service)}")
+            yield fault
+            fault.prove("still down at the end of the block", f"refused: {self._refused(service)}")
+
+    @contextmanager
+    def task_process_killed(self, *instances: TaskInstance) -> Iterator[Fault]:
+        """SIGKILL to the processes that execute task instances; no service is touched."""
+        olds = [self._services.task(ti) for ti in instances]
+        with self._fault(f"task process of {', '.join(ti.label for ti in instances)} killed") as fault:
+            for old in olds:
+                self._services.kill(old)
+            for old in olds:
+                self._gone(fault, old)
+            fault.prove("landed", f"processes {', '.join(old.id for old in olds)} are gone")
+            yield fault
+
+    @contextmanager
+    def _fault(self, name: str, service: str = "") -> Iterator[Fault]:
+        """The steps around an injection; `service` is the one that is touched, "" for none."""
+        before = self._services.states()
+        fault = Fault(name)
+        try:
+            until(lambda: self._steady(0.0), what=f"the lab to be in steady state before {name}", timeout=30)
+            mains = {other: self._services.incarnation(other).id for other in before}
+            fault.prove("steady state", f"{', '.join(before)} run, answer and are healthy")
+            fault.at = time.time()
+            try:
+                yield fault
+            finally:
+                if service and self._services.states()[service] != "RUNNING":
+                    fault.since = time.time()
+                    self._services.start(service)
+                self._recovered(fault, service)
+                self._clean(fault, before)
+            now = {other: self._services.incarnation(other).id for other in before}
+            new = ", ".join(f"{other} {mains[other]} → {now[other]}" for other in before if now[other] != mains[other])
+            fault.prove("nothing left over", f"no old or stray process; new main processes: {new or 'none'}")
+        finally:
+            self._record(f"fault: {name}", fault.steps)
+
+    def _recovered(self, fault: Fault, service: str) -> None:
+        def steady() -> tuple[bool | None, str]:
+            if service and self._services.incarnation(service).id in ("", *(old.id for old in fault.gone)):
+                return None, f"{service} has no new process"
+            return self._steady(fault.since)
+
+        try:
+            until(steady, what=f"the lab to recover after {fault.name}", timeout=RECOVERY)
+        except WaitTimeout as error:
+            raise AssertionError(str(error)) from error
+        if fault.down is None:
+            fault.down = time.time() - fault.at
+            since = "; every component sent a heartbeat since" if fault.since else ""
+            fault.prove("recovered", f"all services run, answer and are healthy{since}")
+
+    def _clean(self, fault: Fault, before: Mapping[str, str]) -> None:
+        def clean() -> tuple[bool | None, str]:
+            left = [each for old in fault.gone for each in self._services.remains(old)] + self._services.strays()
+            return (None if left else True), "; ".join(left)
+
+        try:
+            until(clean, what=f"no old and no stray process after {fault.name}", timeout=10)
+        except WaitTimeout as error:
+            raise AssertionError(str(error)) from error
+        after = self._services.states()
+        assert after == before, f"the services differ after {fault.name}: {after} instead of {before}"
+
+    def _gone(self, fault: Fault, old: Incarnation) -> list[str]:
+        """Wait until the main process is gone; returns what else of the incarnation lives at that moment."""
+
+        def probe() -> tuple[list[str] | None, str]:
+            living = self._services.remains(old)
+            return (None if living and living[0].startswith(f"{old.id} ") else living), "; ".join(living)
+
+        others = until(probe, what=f"process {old.id} of {old.name} to be gone", timeout=30, interval=0.01)
+        fault.gone.append(old)
+        return others
+
+    def _refused(self, service: str) -> str:
+        refused, addresses = self._services.refused(service), self._services.addresses(service)
+        if refused != addresses:
+            raise LabError(f"{service} is stopped, but something answers on {', '.join(addresses)}")
+        return ", ".join(refused) or "it has no port"
+
+    def _steady(self, since: float) -> tuple[bool | None, str]:
+        """Whether all services run and answer, and every component sent a heartbeat after `since`."""
+        states = self._services.states()
+        for service, state in states.items():
+            if state != "RUNNING":
+                return None, f"{service} is {state}"
+            if self._services.refused(service):
+                return None, f"{service} refuses connections"
+        try:
+            health = self._airflow.health()
+        except AirflowError as error:
+            return None, str(error)
+        for component, seen in health.items():
+            if seen.status != "healthy":
+                return None, f"{component} is {seen.status}"
+            if seen.heartbeat and seen.heartbeat.timestamp() < since:
+                return None, f"the last heartbeat of {component} is {since - seen.heartbeat.timestamp():.0f} s too old"
+        return True, "healthy"

@@ -1,0 +1,125 @@
+"""The services of a lab on the process platform, as faults need them."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import xmlrpc.client
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from components.platforms.process.supervisor import Supervisor
+from labs import processes
+from labs.errors import LabError
+from labs.runs import TaskInstance
+from labs.waiting import until
+from scenarios.faulting import Incarnation
+
+
+class ProcessServices:
+    """Supervisord's programs and their processes.
+
+    Args:
+        home: the lab directory.
+        services: of the lab's outputs.
+    """
+
+    def __init__(self, home: Path, services: Mapping[str, list[dict[str, Any]]]) -> None:
+        self._home = home
+        self._supervisor = Supervisor(home)
+        self._endpoints = {
+            # no endpoints arrive as an empty list
+            replica["name"]: sorted(dict(replica["endpoints"]).values())
+            for group in services.values()
+            for replica in group
+        }
+
+    def states(self) -> dict[str, str]:
+        with self._supervisor.rpc() as rpc:
+            known = {info["name"]: str(info["statename"]) for info in rpc.getAllProcessInfo()}
+        return {name: known.get(name, "missing") for name in self._endpoints}
+
+    def incarnation(self, service: str) -> Incarnation:
+        pid = int(self._supervisor.info(service)["pid"])
+        try:
+            main = psutil.Process(pid) if pid else None
+            members = [main, *main.children(recursive=True)] if main else []
+        except psutil.NoSuchProcess:
+            pid, members = 0, []
+        own = {member.pid for member in members if member}
+        others = [other for other in processes.marked(str(self._home), service) if other.pid not in own]
+        return Incarnation(service, str(pid or ""), (*members, *others))
+
+    def task(self, ti: TaskInstance) -> Incarnation:
+        for process in processes.marked(str(self._home)):
+            if process.pid == ti.pid:
+                return Incarnation(ti.label, str(process.pid), (process, *process.children(recursive=True)))
+        raise LabError(f"process {ti.pid} of {ti.label}, on {ti.hostname}, is none of this lab's processes")
+
+    def kill(self, incarnation: Incarnation) -> None:
+        incarnation.parts[0].kill()
+
+    def stop(self, service: str) -> None:
+        with self._supervisor.rpc() as rpc:
+            rpc.stopProcess(service, False)
+
+            # asking often keeps supervisord's loop, which otherwise turns once a second, going
+            def stopped() -> tuple[bool | None, str]:
+                state = str(rpc.getProcessInfo(service)["statename"])
+                return (True if state == "STOPPED" else None), state
+
+            until(stopped, what=f"{service} to stop", timeout=60, interval=0.05)
+
+    def start(self, service: str) -> None:
+        # supervisord may be about to start it again itself
+        with self._supervisor.rpc() as rpc, contextlib.suppress(xmlrpc.client.Fault):
+            rpc.startProcess(service, False)
+
+    def remains(self, incarnation: Incarnation) -> list[str]:
+        return [_told(process) for process in incarnation.parts if _lives(process)]
+
+    def strays(self) -> list[str]:
+        daemon = int((self._home / "supervisord.pid").read_text())
+        return [
+            _told(process)
+            for process in processes.marked(str(self._home))
+            if process.pid != daemon and _lives(process) and daemon not in _ancestors(process)
+        ]
+
+    def addresses(self, service: str) -> list[str]:
+        return self._endpoints[service]
+
+    def refused(self, service: str) -> list[str]:
+        return [address for address in self._endpoints[service] if not _accepts(address)]
+
+
+def _lives(process: psutil.Process) -> bool:
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
+def _ancestors(process: psutil.Process) -> set[int]:
+    try:
+        return {parent.pid for parent in process.parents()}
+    except psutil.NoSuchProcess:
+        return set()
+
+
+def _told(process: psutil.Process) -> str:
+    with contextlib.suppress(psutil.Error):
+        return f"{process.pid} {' '.join(process.cmdline())[:80]}"
+    return f"{process.pid} (gone)"
+
+
+def _accepts(address: str) -> bool:
+    host, _, port = address.rpartition(":")
+    try:
+        socket.create_connection((host, int(port)), timeout=2).close()
+    except OSError:
+        return False
+    return True

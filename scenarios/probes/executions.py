@@ -1,0 +1,68 @@
+"""# Tasks that leave a file for each time they are executed
+
+Not part of the curriculum: a scenario deploys it into a running lab for as long as it needs it.
+
+What Airflow records of a task is what Airflow believes. These tasks write, each time one is executed, a file of
+their own into a folder that the run's configuration names, so that executions are counted where they happen.
+They last until a file `release` appears there.
+"""
+
+import json
+import os
+import time
+from datetime import timedelta
+from pathlib import Path
+
+from airflow.sdk import Param, dag, task
+
+PARAMS = {
+    "folder": Param("", type="string", description="where each execution leaves its file"),
+    "seconds": Param(120, type="number", minimum=0, description="how long each waits for `release` at most"),
+}
+
+
+def execute(params, ti):
+    """Leave a file that says who executes what since when, and at the end, until when."""
+    folder, release = Path(params["folder"]), Path(params["folder"], "release")
+    who = {"task": ti.task_id, "try": ti.try_number, "pid": os.getpid(), "worker": os.getppid()}
+    seen = {**who, "started": time.time()}
+    file = folder / f"{ti.task_id}-try{ti.try_number}-pid{os.getpid()}-{time.time_ns()}.json"
+
+    def write(**more):
+        fresh = file.with_suffix(".new")
+        fresh.write_text(json.dumps({**seen, **more}))
+        fresh.replace(file)
+
+    write(ended=None)
+    while not release.exists() and time.time() < seen["started"] + params["seconds"]:
+        time.sleep(0.05)
+    write(ended=time.time())
+
+
+def probe(dag_id, tasks):
+    """A DAG of independent tasks: `tasks` gives the retries of each."""
+
+    @dag(
+        dag_id=dag_id,
+        schedule=None,
+        catchup=False,
+        is_paused_upon_creation=False,
+        tags=["probe"],
+        params=PARAMS,
+        doc_md=__doc__,
+    )
+    def independent_tasks():
+        for task_id, retries in tasks.items():
+
+            @task(task_id=task_id, retries=retries, retry_delay=timedelta(seconds=1))
+            def work(params=None, ti=None):
+                """Leaves its file, then waits for `release`."""
+                execute(params, ti)
+
+            work()
+
+    independent_tasks()
+
+
+probe("probe_executions", {f"work_{number}": 0 for number in range(1, 9)})
+probe("probe_retries", {"sturdy": 1, "fragile": 0})

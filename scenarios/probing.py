@@ -1,0 +1,194 @@
+"""Probe DAGs in a running lab, and what their tasks left on the executing side."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from airflow_client.client import DAGApi, DagRunApi, DagRunMutableStates, DAGRunPatchBody
+
+from labs.airflow import Airflow, AirflowError
+from labs.runs import FINISHED_RUN, Run
+from labs.waiting import until
+
+PROBES = Path(__file__).parent / "probes"
+
+
+@contextmanager
+def deployed(airflow: Airflow, dags: Path, folder: Path = PROBES) -> Iterator[frozenset[str]]:
+    """A folder of DAGs, linked into a running lab's DAG folder; gives the ids of its DAGs.
+
+    On the way out the link is taken away, and Airflow forgets the DAGs with their runs.
+
+    Args:
+        dags: the lab's DAG folder.
+
+    Raises:
+        AirflowError: a file cannot be imported; the message holds Airflow's own.
+        WaitTimeout: the DAGs did not appear, or did not go.
+    """
+    files = {f"{folder.name}/{file.name}" for file in folder.glob("*.py")}
+    link = dags / folder.name
+
+    def known(*, stale: bool = False) -> dict[str, str]:
+        found: dict[str, str] = {}
+        api = DAGApi(airflow.client)
+        while True:
+            page = airflow.call(
+                api.get_dags, tags=["probe"], exclude_stale=not stale, limit=100, offset=len(found), order_by=["dag_id"]
+            ).dags
+            found |= {dag.dag_id: dag.relative_fileloc or "" for dag in page}
+            if len(page) < 100:
+                return found
+
+    def parsed() -> tuple[frozenset[str] | None, str]:
+        for failure in airflow.import_errors():
+            if any(failure.file.endswith(file) for file in files):
+                raise AirflowError(f"Airflow cannot import {failure.file}:\n{failure.stack_trace}", 404)
+        there = known()
+        missing = files - set(there.values())
+        return (None if missing else frozenset(there)), f"no DAG yet of {', '.join(sorted(missing))}"
+
+    def unparsed() -> tuple[bool | None, str]:
+        there = known()
+        return (None if there else True), f"{len(there)} still there"
+
+    link.unlink(missing_ok=True)  # of a verification that was killed
+    link.symlink_to(folder)
+    try:
+        yield until(parsed, what=f"the DAGs of {folder.name} to be parsed", timeout=60, interval=0.5)
+    finally:
+        link.unlink(missing_ok=True)
+        # only when the DAG processor has seen the folder gone will it not bring back what is deleted
+        until(unparsed, what=f"the DAGs of {folder.name} to go", timeout=60, interval=0.5)
+        for dag_id in known(stale=True):
+            airflow.call(DAGApi(airflow.client).delete_dag, dag_id=dag_id)
+        assert not known(stale=True), f"Airflow still knows DAGs of {folder.name}: {', '.join(known(stale=True))}"
+
+
+@dataclass(frozen=True)
+class Execution:
+    """One execution of a task, as the process that executed it wrote it down.
+
+    Attributes:
+        try_number: the try for which Airflow had started it.
+        worker: its parent process.
+        started: epoch seconds; `ended` is None for one that has not come to its end.
+    """
+
+    task: str
+    try_number: int
+    pid: int
+    worker: int
+    started: float
+    ended: float | None
+
+
+@dataclass(frozen=True)
+class ProbeRun:
+    """A run of a probe DAG whose tasks last until `release`.
+
+    Attributes:
+        folder: where its tasks leave their files.
+    """
+
+    airflow: Airflow
+    run: Run
+    folder: Path
+
+    def executions(self) -> list[Execution]:
+        """What has been executed so far, in the order of the starts."""
+        rows = [json.loads(file.read_text()) for file in self.folder.glob("*.json")]
+        found = [
+            Execution(row["task"], row["try"], row["pid"], row["worker"], row["started"], row["ended"]) for row in rows
+        ]
+        return sorted(found, key=lambda execution: execution.started)
+
+    def account(self) -> list[dict[str, Any]]:
+        """What Airflow says of each task, beside what the executing side says: rows for the report."""
+        started = Counter(execution.task for execution in self.executions())
+        completed = Counter(execution.task for execution in self.executions() if execution.ended)
+        return [
+            {
+                "task": ti.task_id,
+                "state": ti.state,
+                "tries": ti.try_number,
+                "executions started": started[ti.task_id],
+                "completed": completed[ti.task_id],
+            }
+            for ti in self.airflow.task_instances(self.run)
+        ]
+
+    def wait_for_executions(self, count: int, timeout: float = 30.0) -> list[Execution]:
+        """Wait until so many executions have started."""
+
+        def probe() -> tuple[list[Execution] | None, str]:
+            found = self.executions()
+            return (found if len(found) >= count else None), f"{len(found)} of {count} started"
+
+        return until(
+            probe,
+            what=f"{count} tasks of {self.run.dag_id} to be executed",
+            timeout=timeout,
+            detail=lambda: self.airflow.explain(self.run),
+        )
+
+    def wait_for_full_slots(self, slots: int) -> list[Execution]:
+        """Wait until `slots` tasks are executed, Airflow says so too, and all others are queued."""
+        found = self.wait_for_executions(slots)
+
+        def probe() -> tuple[bool | None, str]:
+            states = Counter(ti.state for ti in self.airflow.task_instances(self.run))
+            settled = states["running"] == slots and states["queued"] == states.total() - slots > 0
+            return (settled or None), ", ".join(f"{count} {state}" for state, count in states.items())
+
+        until(probe, what=f"{slots} tasks of {self.run.dag_id} to run and the others to be queued", timeout=30)
+        return found
+
+    def release(self) -> None:
+        """Let every execution come to its end."""
+        (self.folder / "release").touch()
+
+
+@contextmanager
+def probe_runs(airflow: Airflow, folder: Path) -> Iterator[Callable[..., ProbeRun]]:
+    """Gives `start(dag_id, conf=None)`; on the way out no run of it, and no task of those, goes on."""
+    started: list[ProbeRun] = []
+
+    def start(dag_id: str, conf: Mapping[str, Any] | None = None) -> ProbeRun:
+        own = folder / f"run{len(started)}"
+        own.mkdir()
+        run = airflow.trigger(dag_id, {"folder": str(own), **(conf or {})})
+        started.append(ProbeRun(airflow, run, own))
+        return started[-1]
+
+    try:
+        yield start
+    finally:
+        for probe in started:
+            probe.release()
+        for probe in started:
+            _end(airflow, probe.run)
+
+
+def _end(airflow: Airflow, run: Run) -> None:
+    """Fail a run that has not ended, and wait until none of its tasks goes on."""
+    if airflow.run(run).state not in FINISHED_RUN:
+        airflow.call(
+            DagRunApi(airflow.client).patch_dag_run,
+            dag_id=run.dag_id,
+            dag_run_id=run.run_id,
+            dag_run_patch_body=DAGRunPatchBody(state=DagRunMutableStates.FAILED),
+            update_mask=["state"],
+        )
+
+    def idle() -> tuple[bool | None, str]:
+        going = [ti.label for ti in airflow.task_instances(run) if ti.state in ("queued", "running")]
+        return (None if going else True), f"{', '.join(going)} going on"
+
+    until(idle, what=f"the tasks of run {run.run_id} to end", timeout=60, interval=0.3)
