@@ -1,0 +1,49 @@
+"""The scheduler is killed while tasks run and others are queued.
+
+Airflow's contract: "If a Scheduler is restarted, it may take some time for other Schedulers to recognize the
+orphaned tasks and restart or fail them." LocalExecutor cannot adopt what a dead scheduler had handed over, so each
+such task is reset: it starts again as the next try, whatever its `retries`. So one that was being executed is
+executed twice, in part; one that was queued, once.
+Source: https://airflow.apache.org/docs/apache-airflow/stable/core-concepts/executor/local.html
+
+Hint: the tasks are reset when the dead scheduler's last heartbeat is `[scheduler] scheduler_health_check_threshold`
+old; the check runs every `[scheduler] orphaned_tasks_check_interval`.
+"""
+
+import time
+
+import pytest
+
+from scenarios.judge import states
+
+
+@pytest.mark.needs(executor="LocalExecutor")
+def test_no_task_is_lost_and_only_interrupted_ones_are_executed_again(lab, airflow, faults, start_probe, evidence):
+    """Interrupted tasks are executed again, queued ones once, none is lost; `retries` is not needed."""
+    slots = int(lab.outputs["options"]["core.parallelism"])
+    probe = start_probe("probe_executions")
+    interrupted = {execution.task for execution in probe.wait_for_full_slots(slots)}
+
+    with faults.killed("scheduler") as fault:
+        evidence("states when the new scheduler was healthy", states(airflow.task_instances(probe.run)))
+        executions = probe.wait_for_executions(2 * slots, timeout=90)
+        noticed = executions[slots].started - fault.at
+        probe.release()
+        run = airflow.wait(probe.run)
+        recovered = time.time() - fault.at
+
+    account = probe.account()
+    evidence("tasks", account)
+    evidence(
+        "seconds after the kill",
+        {"scheduler healthy": fault.down, "first task executed again": noticed, "all tasks successful": recovered},
+    )
+    assert run.state == "success", f"the run ended as {run.state}\n{airflow.explain(run)}"
+    for row in account:
+        expected = 2 if row["task"] in interrupted else 1
+        assert row["state"] == "success", f"{row['task']} ended as {row['state']}"
+        assert row["executions started"] == expected, (
+            f"{row['task']} was executed {row['executions started']} times instead of {expected}"
+        )
+        assert row["completed"] == 1, f"{row['task']} was executed to its end {row['completed']} times"
+        assert row["tries"] == 2, f"{row['task']} is at try {row['tries']}: it was not reset"
