@@ -37,6 +37,9 @@ SHARED = (
     "AIRFLOW__API_AUTH__JWT_SECRET",
     "AIRFLOW__API__SECRET_KEY",
     "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN",
+    "AIRFLOW__CELERY__BROKER_URL",
+    "AIRFLOW__CELERY__RESULT_BACKEND",
+    "AIRFLOW__EDGE__API_URL",
 )
 """Settings that break Airflow in ways hard to read when two components differ in them."""
 
@@ -101,6 +104,7 @@ class Airflow:
         home: AIRFLOW_HOME, with airflow.cfg and the logs.
         dags: the DAG folder.
         passwords: file with the password of `admin`, for the simple auth manager.
+        broker: URL of the Celery broker; None without the CeleryExecutor.
         api: port of the API server.
         options: Airflow options by `section.key`.
     """
@@ -112,6 +116,7 @@ class Airflow:
     home: Volume
     dags: Volume
     passwords: Volume
+    broker: pulumi.Output[str] | None = None
     api: Port = API
     options: Mapping[str, str] = field(default_factory=dict)
 
@@ -139,18 +144,42 @@ class Airflow:
             "AIRFLOW__CORE__EXECUTION_API_SERVER_URL": pulumi.Output.concat(self.api_url, "/execution/"),
             "AIRFLOW__API__BASE_URL": self.api_url,
         }
+        if self.uses("EdgeExecutor"):
+            settings |= {
+                "AIRFLOW__EDGE__API_ENABLED": "True",
+                "AIRFLOW__EDGE__API_URL": pulumi.Output.concat(self.api_url, "/edge_worker/v1/rpcapi"),
+                "AIRFLOW__EDGE__HEARTBEAT_INTERVAL": "3",  # 30 in production; a site counts as lost after five
+                "AIRFLOW__EDGE__JOB_POLL_INTERVAL": "1",  # 5 in production
+            }
         return settings | {variable(option): value for option, value in self.options.items() if read_by(option, role)}
 
     def coherence(self, roles: Sequence[str]) -> pulumi.Output[None]:
         """Resolves when the components of these roles agree in what they share; fails as `check_coherence` does."""
-        environments = {role: {**self.environment(role), **self.secret_environment()} for role in roles}
+        environments = {role: {**self.environment(role), **self.secret_environment(role)} for role in roles}
         return pulumi.Output.all(**environments).apply(check_coherence)
 
-    def secret_environment(self) -> dict[str, pulumi.Input[str]]:
-        """The secret settings of a component, the same in all."""
-        return {
+    def uses(self, executor: str) -> bool:
+        """Whether the executor of that class name is in the list."""
+        return any(executor in spec for spec in self.executors)
+
+    def secret_environment(self, role: str) -> dict[str, pulumi.Input[str]]:
+        """The secret settings of a component: what it needs, and the same in all that need it.
+
+        What runs tasks speaks to the execution API alone, so no worker gets the metadata database; one at the edge
+        gets nothing but the secret with which it logs in there.
+        """
+        jwt: dict[str, pulumi.Input[str]] = {"AIRFLOW__API_AUTH__JWT_SECRET": self.secrets.jwt_secret}
+        if role == "edge-worker":
+            return jwt
+        settings = jwt | {
             "AIRFLOW__CORE__FERNET_KEY": self.secrets.fernet_key,
-            "AIRFLOW__API_AUTH__JWT_SECRET": self.secrets.jwt_secret,
             "AIRFLOW__API__SECRET_KEY": self.secrets.api_secret_key,
-            "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": self.database,
         }
+        if self.broker is not None:
+            settings |= {
+                "AIRFLOW__CELERY__BROKER_URL": self.broker,
+                "AIRFLOW__CELERY__RESULT_BACKEND": self.database.apply(
+                    lambda url: url.replace("postgresql+psycopg2://", "db+postgresql://")
+                ),
+            }
+        return settings if role == "worker" else settings | {"AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": self.database}

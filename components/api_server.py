@@ -52,7 +52,7 @@ class ApiServer(pulumi.ComponentResource):
                     airflow.platform.endpoint(airflow.api).bind_port,
                 ],
                 environment=airflow.environment("api-server"),
-                secrets=airflow.secret_environment(),
+                secrets=airflow.secret_environment("api-server"),
                 ports=[airflow.api],
                 volumes=airflow.volumes,
                 health=Health(http=airflow.health_url, healthy=["metadatabase.status"]),

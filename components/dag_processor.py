@@ -45,7 +45,7 @@ class DagProcessor(pulumi.ComponentResource):
                 image="airflow",
                 command=["airflow", "dag-processor"],
                 environment=airflow.environment("dag-processor"),
-                secrets=airflow.secret_environment(),
+                secrets=airflow.secret_environment("dag-processor"),
                 volumes=airflow.volumes,
                 health=Health(
                     http=airflow.health_url,

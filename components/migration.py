@@ -45,7 +45,7 @@ class MigrationJob(pulumi.ComponentResource):
                     **args.airflow.environment("migration"),
                     "AIRFLOW_LAB_FINGERPRINT": args.after.apply(lambda _: fingerprint(IMAGES / "airflow.lock")),
                 },
-                secrets=args.airflow.secret_environment(),
+                secrets=args.airflow.secret_environment("migration"),
             ),
             pulumi.ResourceOptions(parent=self),
         )

@@ -46,7 +46,7 @@ class Scheduler(pulumi.ComponentResource):
                 # the logs are in a folder that the API server shares, so no server for them
                 command=["airflow", "scheduler", "--skip-serve-logs"],
                 environment=airflow.environment("scheduler"),
-                secrets=airflow.secret_environment(),
+                secrets=airflow.secret_environment("scheduler"),
                 volumes=airflow.volumes,
                 health=Health(
                     http=airflow.health_url,

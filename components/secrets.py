@@ -9,7 +9,7 @@ from typing import Any
 import pulumi
 from pulumi.dynamic import CreateResult, DiffResult, Resource, ResourceProvider
 
-NAMES = ("fernet_key", "jwt_secret", "api_secret_key", "database_password", "admin_password")
+NAMES = ("fernet_key", "jwt_secret", "api_secret_key", "database_password", "broker_password", "admin_password")
 
 
 class _Generated(ResourceProvider):
@@ -18,7 +18,8 @@ class _Generated(ResourceProvider):
     def create(self, props: dict[str, Any]) -> CreateResult:
         values = {name: secrets.token_urlsafe(48) for name in NAMES}
         values["fernet_key"] = base64.urlsafe_b64encode(secrets.token_bytes(32)).decode()
-        values["database_password"] = secrets.token_hex(24)
+        for plain in ("database_password", "broker_password"):  # they stand in URLs and configuration files
+            values[plain] = secrets.token_hex(24)
         values["admin_password"] = secrets.token_urlsafe(12)
         return CreateResult("generated", {**props, **values})
 
@@ -35,6 +36,7 @@ class LabSecrets(Resource, module="airflow", name="LabSecrets"):
         jwt_secret: signs the tokens of the API and of task execution (`[api_auth] jwt_secret`).
         api_secret_key: signs sessions and log requests (`[api] secret_key`).
         database_password: of the role `airflow`.
+        broker_password: of Redis.
         admin_password: of the user `admin`.
 
     Source: https://airflow.apache.org/docs/apache-airflow/stable/security/secrets/fernet.html and
@@ -45,6 +47,7 @@ class LabSecrets(Resource, module="airflow", name="LabSecrets"):
     jwt_secret: pulumi.Output[str]
     api_secret_key: pulumi.Output[str]
     database_password: pulumi.Output[str]
+    broker_password: pulumi.Output[str]
     admin_password: pulumi.Output[str]
 
     def __init__(self, name: str, opts: pulumi.ResourceOptions | None = None) -> None:

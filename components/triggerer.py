@@ -45,7 +45,7 @@ class Triggerer(pulumi.ComponentResource):
                 image="airflow",
                 command=["airflow", "triggerer", "--skip-serve-logs"],
                 environment=airflow.environment("triggerer"),
-                secrets=airflow.secret_environment(),
+                secrets=airflow.secret_environment("triggerer"),
                 volumes=airflow.volumes,
                 health=Health(
                     http=airflow.health_url,

@@ -8,7 +8,7 @@ from pathlib import Path
 import pulumi
 
 from components.platforms.base import Platform
-from components.platforms.process import ProcessPlatform
+from components.platforms.process.platform import ProcessPlatform
 from labs.paths import run_directory
 from stacks.catalogue import check_runnable, find_lab
 from stacks.topology import Settings, build
@@ -26,6 +26,7 @@ def main() -> None:
         api_port=config.get_int("api_port"),
         database_url=config.get("database_url"),
         options=config.get_object("options") or {},
+        extras=tuple(config.get_object("extras") or ()),
     )
     outputs = build(lab, PLATFORMS[platform](run_directory(pulumi.get_stack())), settings)
     for name, value in outputs.items():

@@ -6,7 +6,10 @@ import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from components.workers import Site, Workers
 from labs.errors import UsageError
+
+EXECUTORS = ("LocalExecutor", "CeleryExecutor", "KubernetesExecutor", "EdgeExecutor")
 
 
 @dataclass(frozen=True)
@@ -20,7 +23,12 @@ class Lab:
         sections: sections of the curriculum whose DAGs are deployed.
         platforms: where it runs today, the default first; empty while its platform is not built.
         needs: what it takes beyond Python and a package registry.
+        workers: groups of Celery workers by name.
+        sites: edge sites by name.
         options: Airflow options by `section.key`, on top of the defaults.
+
+    Raises:
+        UsageError: an executor that does not exist, or stands twice.
     """
 
     name: str
@@ -29,7 +37,17 @@ class Lab:
     sections: tuple[str, ...]
     platforms: tuple[str, ...] = ()
     needs: tuple[str, ...] = ()
+    workers: Mapping[str, Workers] = field(default_factory=dict)
+    sites: Mapping[str, Site] = field(default_factory=dict)
     options: Mapping[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        names = [executor.rpartition(":")[2].rpartition(".")[2] for executor in self.executors]
+        for name in names:
+            if name not in EXECUTORS:
+                raise UsageError(f"Lab.executors of {self.name!r}: there is no {name!r}, use {', '.join(EXECUTORS)}")
+            if names.count(name) > 1:
+                raise UsageError(f"Lab.executors of {self.name!r} has {name} twice: Airflow takes each once")
 
 
 @dataclass(frozen=True)
@@ -73,7 +91,15 @@ LABS: Mapping[str, Lab] = {
             teaches="tasks on workers that take them from a broker: queues, concurrency, results, priorities",
             executors=("CeleryExecutor",),
             sections=(*PORTABLE, "35.3", "35.8", "35.9"),
-            needs=("a Redis server",),
+            platforms=("process",),
+            needs=("a Redis server: from the PATH, or a wheel for Python up to 3.12",),
+            workers={
+                "default": Workers(("default",), concurrency=2),
+                "heavy": Workers(("heavy_compute",)),
+                "io": Workers(("io_bound",), concurrency=2),
+                "compute": Workers(("compute",)),
+            },
+            options=QUICK,
         ),
         Lab(
             name="kubernetes",
@@ -87,13 +113,23 @@ LABS: Mapping[str, Lab] = {
             teaches="tasks at sites that reach nothing but the API server",
             executors=(_EDGE,),
             sections=(*PORTABLE, "35.6"),
+            platforms=("process",),
+            sites={
+                "site-a": Site(("default", "site_a"), concurrency=2),
+                "site-b": Site(("site_b",)),
+            },
+            options=QUICK,
         ),
         Lab(
             name="multi",
             teaches="several executors side by side, chosen per DAG and per task",
             executors=("LocalExecutor", "CeleryExecutor", f"edge:{_EDGE}"),
             sections=(*PORTABLE, "35.7"),
-            needs=("a Redis server",),
+            platforms=("process",),
+            needs=("a Redis server: from the PATH, or a wheel for Python up to 3.12",),
+            workers={"default": Workers(("default",), concurrency=2)},
+            sites={"site-a": Site(("default", "site_a"))},
+            options={"core.parallelism": "2", **QUICK},
         ),
         Lab(
             name="ha",

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import pulumi
 
 from components.airflow import API, Airflow, settings_file, version
 from components.api_server import ApiServer, ApiServerArgs
+from components.broker import Broker, BrokerArgs
+from components.celery_workers import CeleryWorkers, CeleryWorkersArgs
 from components.dag_folder import DagFolder, DagFolderArgs
 from components.dag_processor import DagProcessor, DagProcessorArgs
 from components.database import MetadataDatabase, MetadataDatabaseArgs
+from components.edge_site import EdgeSite, EdgeSiteArgs
+from components.flower import Flower, FlowerArgs
 from components.migration import MigrationJob, MigrationJobArgs
 from components.platforms.base import Platform, Volume
 from components.scheduler import Scheduler, SchedulerArgs
@@ -29,11 +34,20 @@ class Settings:
         api_port: port of the API server on this machine; None: a free one.
         database_url: an existing PostgreSQL database to use.
         options: Airflow options by `section.key`, on top of the lab's.
+        extras: what to add to the lab: `flower`.
     """
 
     api_port: int | None = None
     database_url: str | None = None
     options: Mapping[str, str] = field(default_factory=dict)
+    extras: tuple[str, ...] = ()
+
+
+def joined(components: Sequence[CeleryWorkers | EdgeSite]) -> pulumi.Output[list[dict[str, Any]]]:
+    """The facts of several components in one list."""
+    return pulumi.Output.all(*(component.facts for component in components)).apply(
+        lambda groups: [fact for group in groups for fact in group]
+    )
 
 
 def build(lab: Lab, platform: Platform, settings: Settings) -> dict[str, pulumi.Input[object]]:
@@ -51,6 +65,7 @@ def build(lab: Lab, platform: Platform, settings: Settings) -> dict[str, pulumi.
         pulumi.ResourceOptions(),
     )
     options = {**lab.options, **settings.options}
+    broker = Broker("broker", BrokerArgs(platform, secrets.broker_password)) if lab.workers else None
     airflow = Airflow(
         platform=platform,
         executors=lab.executors,
@@ -59,15 +74,33 @@ def build(lab: Lab, platform: Platform, settings: Settings) -> dict[str, pulumi.
         home=Volume(home.path.apply(lambda path: path.rpartition("/")[0])),
         dags=dags.volume,
         passwords=passwords,
+        broker=broker.url if broker else None,
         api=replace(API, wanted=settings.api_port),
         options=options,
     )
-    coherent = airflow.coherence(["api-server", "scheduler", "dag-processor", "triggerer"])
+    coherent = airflow.coherence(["api-server", "scheduler", "dag-processor", "triggerer", "worker", "edge-worker"])
     migrated = MigrationJob("migration", MigrationJobArgs(airflow, after=coherent)).resource
     api_server = ApiServer("api-server", ApiServerArgs(airflow, after=migrated))
     scheduler = Scheduler("scheduler", SchedulerArgs(airflow, after=migrated))
     dag_processor = DagProcessor("dag-processor", DagProcessorArgs(airflow, after=migrated))
     triggerer = Triggerer("triggerer", TriggererArgs(airflow, after=migrated))
+    services = {
+        "metadata-database": database.facts,
+        "api-server": api_server.facts,
+        "scheduler": scheduler.facts,
+        "dag-processor": dag_processor.facts,
+        "triggerer": triggerer.facts,
+    }
+    if broker:
+        services["broker"] = broker.facts
+    groups = [CeleryWorkers(name, CeleryWorkersArgs(airflow, group, migrated)) for name, group in lab.workers.items()]
+    if groups:
+        services["worker"] = joined(groups)
+    sites = [EdgeSite(name, EdgeSiteArgs(airflow, site, api_server)) for name, site in lab.sites.items()]
+    if sites:
+        services["edge-worker"] = joined(sites)
+    if "flower" in settings.extras:
+        services["flower"] = Flower("flower", FlowerArgs(airflow, secrets.admin_password, migrated)).facts
     return {
         "lab": lab.name,
         "platform": platform.name,
@@ -77,13 +110,8 @@ def build(lab: Lab, platform: Platform, settings: Settings) -> dict[str, pulumi.
         "api_url": airflow.api_url,
         "admin_user": "admin",
         "admin_password": secrets.admin_password,
-        "services": {
-            "metadata-database": database.facts,
-            "api-server": api_server.facts,
-            "scheduler": scheduler.facts,
-            "dag-processor": dag_processor.facts,
-            "triggerer": triggerer.facts,
-        },
+        "extras": list(settings.extras),
+        "services": services,
         "paths": {
             "home": airflow.home.path,
             "dags": airflow.dags.path,

@@ -1,0 +1,82 @@
+"""The broker: Redis, from which Celery workers take their tasks."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from typing import Any
+
+import pulumi
+
+from components.platforms.base import Health, Platform, Port, ServiceSpec
+
+REDIS = Port("broker", "redis", 6379)
+
+
+@dataclass(frozen=True)
+class BrokerArgs:
+    """What a broker is made from.
+
+    Attributes:
+        platform: where it runs.
+        password: what clients must give.
+        persistent: whether queued tasks outlive a restart of the broker.
+    """
+
+    platform: Platform
+    password: pulumi.Input[str]
+    persistent: bool = True
+
+
+class Broker(pulumi.ComponentResource):
+    """A Redis server with a password.
+
+    Attributes:
+        url: for `[celery] broker_url`, a secret.
+        facts: how verifiers reach it.
+
+    Source: https://docs.celeryq.dev/en/stable/getting-started/backends-and-brokers/redis.html
+    """
+
+    url: pulumi.Output[str]
+    facts: pulumi.Output[list[dict[str, Any]]]
+
+    def __init__(self, name: str, args: BrokerArgs, opts: pulumi.ResourceOptions | None = None) -> None:
+        super().__init__("labs:airflow:Broker", name, {}, opts)
+        child = pulumi.ResourceOptions(parent=self)
+        endpoint = args.platform.endpoint(REDIS)
+        data = args.platform.volume(f"{name}-data", [], child)
+        settings = pulumi.Output.all(
+            bind=endpoint.bind_host, port=endpoint.bind_port, dir=data.path, requirepass=args.password
+        ).apply(lambda given: _settings(given, args.persistent))
+        configuration = args.platform.file("redis.conf", settings, child)
+        service = args.platform.service(
+            name,
+            ServiceSpec(
+                role="broker",
+                image="redis",
+                command=["redis-server", configuration.path],
+                # a server is restarted when its settings change, not when a file does
+                environment={"SETTINGS_DIGEST": settings.apply(_digest)},
+                ports=[REDIS],
+                volumes=[data, configuration],
+                health=Health(tcp=endpoint.address, timeout=30),
+            ),
+            child,
+        )
+        login = pulumi.Output.concat("redis://:", args.password, "@", endpoint.address, "/0")
+        # whoever uses the URL waits for the server
+        self.url = pulumi.Output.secret(pulumi.Output.all(login, service.resource.urn).apply(lambda seen: str(seen[0])))
+        self.facts = service.facts
+        self.register_outputs({"url": self.url, "facts": self.facts})
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _settings(given: dict[str, Any], persistent: bool) -> str:
+    """The text of redis.conf."""
+    # a title would take the place of the environment, by which a lab's processes are found
+    lines = [f"{key} {value}" for key, value in given.items()] + ["set-proc-title no"]
+    return "\n".join([*lines, f"appendonly {'yes' if persistent else 'no'}", 'save ""', "daemonize no"]) + "\n"

@@ -1,0 +1,77 @@
+"""Celery workers: they take tasks of their queues from the broker and run them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import pulumi
+
+from components.airflow import Airflow
+from components.platforms.base import Health, ServiceSpec, Stop
+from components.workers import Workers
+
+
+@dataclass(frozen=True)
+class CeleryWorkersArgs:
+    """What a group of workers is made from.
+
+    Attributes:
+        airflow: the deployment that they belong to.
+        workers: their queues and sizes.
+        after: what must be done before they start.
+    """
+
+    airflow: Airflow
+    workers: Workers
+    after: pulumi.Resource
+
+
+class CeleryWorkers(pulumi.ComponentResource):
+    """A group of Celery workers that serve the same queues.
+
+    A worker needs the broker, the result backend and the execution API, but no metadata database.
+
+    Attributes:
+        facts: name, host, log and queues of each worker.
+
+    Source: https://airflow.apache.org/docs/apache-airflow-providers-celery/stable/celery_executor.html
+    """
+
+    facts: pulumi.Output[list[dict[str, Any]]]
+
+    def __init__(self, name: str, args: CeleryWorkersArgs, opts: pulumi.ResourceOptions | None = None) -> None:
+        super().__init__("labs:airflow:CeleryWorkers", name, {}, opts)
+        facts = [self._worker(f"{name}-{number}", args) for number in range(1, args.workers.replicas + 1)]
+        self.facts = pulumi.Output.all(*facts).apply(lambda groups: [fact for group in groups for fact in group])
+        self.register_outputs({"facts": self.facts})
+
+    def _worker(self, name: str, args: CeleryWorkersArgs) -> pulumi.Output[list[dict[str, Any]]]:
+        airflow, workers = args.airflow, args.workers
+        if workers.autoscale:
+            size = ["--autoscale", ",".join(map(str, workers.autoscale))]
+        else:
+            size = ["--concurrency", str(workers.concurrency)]
+        service = airflow.platform.service(
+            name,
+            ServiceSpec(
+                role="worker",
+                image="airflow",
+                # the logs are in a folder that the API server shares, so no server for them
+                command=[
+                    *("airflow", "celery", "worker", "--skip-serve-logs", "--celery-hostname", f"{name}@%h"),
+                    *("--queues", ",".join(workers.queues), *size),
+                ],
+                environment={
+                    **airflow.environment("worker"),
+                    "AIRFLOW__CELERY__WORKER_PREFETCH_MULTIPLIER": str(workers.prefetch),
+                },
+                secrets=airflow.secret_environment("worker"),
+                volumes=airflow.volumes,
+                health=Health(log=rf"{name}@\S+ ready"),
+                stop=Stop("TERM", grace=10),  # a warm shutdown: running tasks may end within the grace
+            ),
+            pulumi.ResourceOptions(parent=self, depends_on=[args.after]),
+        )
+        queues = list(workers.queues)
+        return service.facts.apply(lambda facts: [{**fact, "queues": queues} for fact in facts])
