@@ -19,7 +19,7 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from labs.console import duration, err, out, plural, watching
+from labs.console import duration, err, is_change, out, plural, watching
 from labs.errors import ExitCode, LabError, UsageError
 from stacks.catalogue import LABS, SECTIONS
 
@@ -167,11 +167,12 @@ def preview(
     if as_json:
         _print_json([{"operation": s.operation, "type": s.type, "name": s.name, "reason": s.reason} for s in steps])
         return
-    changes = [step for step in steps if step.operation != "same"]
+    changes = [step for step in steps if is_change(step)]
     colours = {"create": "green", "update": "yellow", "replace": "magenta", "delete": "red"}
     for step in changes:
         out.print(f"[{colours[step.operation]}]{step.operation:8}[/] {step.name:24} [dim]{escape(step.reason)}[/]")
-    out.print(f"{plural(len(changes), 'change')}, {len(steps) - len(changes)} unchanged")
+    same = sum(step.operation == "same" for step in steps)
+    out.print(f"{plural(len(changes), 'change')}, {same} unchanged")
 
 
 @app.command()
@@ -235,7 +236,8 @@ def status(name: Existing, as_json: Json = False) -> None:
             row = (str(state.pid or "-"), duration(state.uptime), str(state.processes), memory)
             table.add_row(state.name, f"[{colour}]{state.state.lower()}[/]", *row)
         total = sum(state.memory for state in states) / 2**20
-        facts = f"lab {lab.outputs['lab']}, {', '.join(lab.executors)}, engine {lab.engine.name}, {total:.0f} MiB"
+        executors = ", ".join(executor.rpartition(".")[2] for executor in lab.executors)
+        facts = f"lab {lab.outputs['lab']}, {executors}, engine {lab.engine.name}, {total:.0f} MiB"
         out.print(f"[bold]{lab.name}[/]: {facts}")
         out.print(table)
         _where(lab.outputs)

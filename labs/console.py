@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-from labs.engines.base import Event, Watcher
+from labs.engines.base import Event, Step, Watcher
 
 out = Console(highlight=False)
 err = Console(stderr=True, highlight=False)
@@ -58,9 +58,13 @@ def watching(title: str, quiet: bool = False) -> Iterator[Watcher]:
     err.print(f"{title}: {duration(time.monotonic() - begun)}", style="bold")
 
 
+def is_change(step: Step) -> bool:
+    """Whether something is really made or changed: components and the stack itself only group other resources."""
+    return step.operation != "same" and not step.type.startswith(("labs:", "pulumi:pulumi:"))
+
+
 def _interesting(event: Event) -> bool:
-    """Components and the stack itself only group other resources; what is unchanged is no news."""
-    return event.step is not None and event.step.operation != "same" and "dynamic" in event.step.type
+    return event.step is not None and is_change(event.step)
 
 
 def _finished(event: Event) -> str:
