@@ -94,9 +94,10 @@ def _idle(lab: str) -> int:
 def _started(command: list[str], environment: Mapping[str, str], log: Path) -> Iterator[subprocess.Popen[bytes]]:
     """A command in a session of its own, without the caller's settings of Airflow."""
     clean = {key: value for key, value in os.environ.items() if not key.startswith(("AIRFLOW", "PYTHON"))}
+    clean |= environment
     with (
         log.open("wb") as out,
-        subprocess.Popen(command, env={**clean, **environment}, stdout=out, stderr=out, start_new_session=True) as process,
+        subprocess.Popen(command, env=clean, stdout=out, stderr=out, start_new_session=True) as process,
     ):
         try:
             yield process

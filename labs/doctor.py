@@ -6,6 +6,7 @@ import os
 import platform
 import shutil
 import subprocess
+import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,11 +15,13 @@ from typing import Literal
 import psutil
 
 from labs.errors import LabError
-from labs.paths import cache_root, make_private, state_root
+from labs.paths import PORTS, cache_root, make_private, state_root
 from stacks.catalogue import LABS
 
 MEMORY_OF_A_LAB = 2.0
 """GiB that a lab with its tasks takes; see the README's figures."""
+
+PORTS_OF_A_LAB = 5
 
 DISK_OF_A_LAB = 2.0
 """GiB for the environments in the cache and a lab's data."""
@@ -101,19 +104,33 @@ def _tools() -> Iterable[Finding]:
     )
 
 
-def _labs() -> Iterable[Finding]:
+def _redis() -> Finding:
+    installed = _version(["redis-server", "--version"])
+    if installed or sys.version_info < (3, 13):
+        return Finding("redis", "ok", installed or "from a wheel")
+    return Finding("redis", "missing", "no redis-server on the PATH", "for labs with Celery: install redis-server")
+
+
+def _ports() -> Finding:
+    taken = {c.laddr.port for c in psutil.net_connections("tcp") if c.status == psutil.CONN_LISTEN and c.laddr}
+    free = sum(port not in taken for port in PORTS)
+    verdict: Literal["ok", "broken"] = "ok" if free >= PORTS_OF_A_LAB else "broken"
+    advice = "" if free >= PORTS_OF_A_LAB else "end what listens there"
+    return Finding("ports", verdict, f"{free} of {PORTS.start} to {PORTS.stop - 1} are free", advice)
+
+
+def _labs(redis: Finding) -> Iterable[Finding]:
     for lab in LABS.values():
-        if lab.platforms:
-            yield Finding(
-                f"lab {lab.name}",
-                "ok",
-                f"runs on {', '.join(lab.platforms)}",
-                f"./lab up {lab.name} --verify",
-            )
+        what = f"lab {lab.name}"
+        if not lab.platforms:
+            yield Finding(what, "missing", "not built yet")
+        elif lab.workers and redis.verdict != "ok":
+            yield Finding(what, "missing", redis.found, redis.advice)
         else:
-            yield Finding(f"lab {lab.name}", "missing", "not built yet")
+            yield Finding(what, "ok", f"runs on {', '.join(lab.platforms)}", f"./lab up {lab.name} --verify")
 
 
 def examine() -> list[Finding]:
     """Look at everything; changes nothing but makes the cache folder."""
-    return [*_machine(), *_tools(), *_labs()]
+    redis = _redis()
+    return [*_machine(), _ports(), *_tools(), redis, *_labs(redis)]

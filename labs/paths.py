@@ -12,6 +12,9 @@ from labs.errors import LabError, UsageError
 
 PROJECT_ROOT = Path(__file__).resolve().parent.parent
 
+PORTS = range(28080, 32760)
+"""Ports of labs on this machine; they lie below those that Linux gives to outgoing connections."""
+
 LAB_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,39}")
 """A lab's name is a Pulumi stack name, a folder name and, later, a DNS label's material."""
 

@@ -34,14 +34,11 @@ from components.platforms.process.users import own_user
 from labs import processes
 from labs.cache import IMAGES, environment, fingerprint
 from labs.errors import LabError
-from labs.paths import cache_root, make_private
+from labs.paths import PORTS, cache_root, make_private
 from labs.waiting import until
 
 LAYOUT = 1
 """Version of what a lab directory holds; raised when `up` of a newer checkout could not take it over."""
-
-PORTS = range(28080, 32760)
-"""Chosen ports lie below the range from which Linux takes the ports of outgoing connections."""
 
 Props = dict[str, Any]
 
