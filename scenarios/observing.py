@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from airflow_client.client import TaskInstanceApi, TaskInstanceResponse
+
 from labs.airflow import Airflow
 from labs.runs import Run, TaskInstance
 
@@ -76,6 +78,11 @@ class Observation:
         """The only instance of a task."""
         (ti,) = self.all(task_id)
         return ti
+
+    def details(self, task_id: str) -> TaskInstanceResponse:
+        """Everything that Airflow records of the only instance of a task, such as its pool slots."""
+        ti, api = self.one(task_id), TaskInstanceApi(self.airflow.client)
+        return self.airflow.call(api.get_task_instance, dag_id=ti.dag_id, dag_run_id=ti.run_id, task_id=ti.task_id)
 
     def xcom(self, task_id: str, key: str = "return_value") -> Any:
         """What the only instance of a task returned."""

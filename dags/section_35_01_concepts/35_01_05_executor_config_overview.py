@@ -9,8 +9,9 @@ Airflow looks for an option in this order and takes the first it finds:
 An empty `AIRFLOW_HOME` gets an `airflow.cfg` that holds *every* default, so the source `airflow.cfg` alone
 does not mean that somebody set the option: compare the value with the default.
 
-**What to look for**: value, source and default of each option. Passwords and URLs with passwords
-read `< hidden >`. Set one option and run this again:
+**What to look for**: value, source and default of each option. All three sources are there: `parallelism` is
+set in the environment, `load_examples` (no option of the executor's) in `airflow.cfg`, and nobody has set
+`max_active_runs_per_dag`. Passwords and URLs with passwords read `< hidden >`. Set one option and run this again:
 
     ./lab up local --set core.parallelism=2
 
@@ -26,7 +27,7 @@ from airflow.sdk import conf, dag, task
 
 log = logging.getLogger("airflow.task")
 
-CORE = ["executor", "parallelism", "max_active_tasks_per_dag", "max_active_runs_per_dag"]
+CORE = ["executor", "parallelism", "max_active_tasks_per_dag", "max_active_runs_per_dag", "load_examples"]
 SECTIONS = {
     "CeleryExecutor": ("celery", ["worker_concurrency", "worker_prefetch_multiplier", "broker_url"]),
     "KubernetesExecutor": ("kubernetes_executor", ["namespace", "pod_template_file", "delete_worker_pods"]),
