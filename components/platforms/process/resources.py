@@ -376,8 +376,14 @@ class _ProgramProvider(ResourceProvider):
         except OSError as error:
             raise LabError(f"{supervisor.programs} cannot be written ({error.strerror}); make room there") from error
         start = log.stat().st_size if log.exists() else 0
-        supervisor.add(name)
-        self._await(supervisor, props, log, start)
+        try:
+            supervisor.add(name)
+            self._await(supervisor, props, log, start)
+        except BaseException:  # it must not be started over and over behind the user's back; its log stays
+            with contextlib.suppress(OSError, xmlrpc.client.Error):
+                supervisor.remove(name)
+            processes.end(processes.marked(props["home"], name))
+            raise
         return CreateResult(f"{props['home']}#{name}", {**props, "log": str(log)})
 
     def diff(self, _id: str, olds: Props, news: Props) -> DiffResult:
