@@ -10,6 +10,13 @@ from typing import Any, Literal, Protocol
 PROJECT = "airflow-labs"
 """The Pulumi project name: the prefix of every configuration key, and part of every URN."""
 
+ROOT_TYPE = "pulumi:pulumi:Stack"
+"""The type of the resource that is the stack itself and holds its outputs."""
+
+UNWANTED = "no longer in the program"
+GOING_DOWN = "the stack goes down"
+"""Why a resource is deleted that nothing replaces."""
+
 Operation = Literal["create", "update", "replace", "delete", "same"]
 
 
@@ -78,3 +85,21 @@ class Engine(Protocol):
 
     def outputs(self, stack: Stack) -> Mapping[str, Any] | None:
         """The outputs of the last `up`, secrets in plain; None when there is no such stack."""
+
+
+def type_of(urn: str) -> str:
+    """The type token in a URN.
+
+    >>> type_of("urn:pulumi:local::airflow-labs::labs:airflow:Scheduler$docker:index:Container::scheduler-1")
+    'docker:index:Container'
+    """
+    return urn.split("::")[2].split("$")[-1]
+
+
+def name_of(urn: str) -> str:
+    """The resource's name in a URN.
+
+    >>> name_of("urn:pulumi:local::airflow-labs::labs:airflow:Scheduler::scheduler")
+    'scheduler'
+    """
+    return urn.split("::", 3)[-1]

@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from cryptography.fernet import Fernet, InvalidToken
 
-from labs.engines.base import PROJECT, Stack
+from labs.engines.base import PROJECT, Stack, name_of, type_of
 from labs.engines.values import Secret, Values, transform
 from labs.errors import LabError
 
@@ -43,11 +43,11 @@ class Resource:
 
     @property
     def type(self) -> str:
-        return self.urn.split("::")[2].split("$")[-1]
+        return type_of(self.urn)
 
     @property
     def name(self) -> str:
-        return self.urn.split("::", 3)[-1]
+        return name_of(self.urn)
 
     @property
     def needs(self) -> set[str]:

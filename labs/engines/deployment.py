@@ -18,7 +18,7 @@ from typing import Any
 
 from pulumi.output import UNKNOWN
 
-from labs.engines.base import Event, Operation, Step, Watcher
+from labs.engines.base import UNWANTED, Event, Operation, Step, Watcher, name_of, type_of
 from labs.engines.checkpoint import Checkpoint, Pending, Resource, Snapshot
 from labs.engines.providers import Difference, DynamicProvider, Provider, Registry, find
 from labs.engines.values import Secret, Values, from_provider, has_unknown, keep_secret, reveal
@@ -74,6 +74,7 @@ class Deployment:
 
     @property
     def dry_run(self) -> bool:
+        """Whether this only plans."""
         return self._checkpoint is None
 
     @property
@@ -110,7 +111,7 @@ class Deployment:
         with self._lock:
             self._failures.append((urn, error))
 
-    def finish(self, reason: str = "no longer in the program") -> None:
+    def finish(self, reason: str = UNWANTED) -> None:
         """Delete what no goal asked for, unless something failed.
 
         Raises:
@@ -360,14 +361,6 @@ class Deployment:
         """Pass an event to whoever watches, one at a time."""
         with self._telling:
             self._watch(event)
-
-
-def type_of(urn: str) -> str:
-    return urn.split("::")[2].split("$")[-1]
-
-
-def name_of(urn: str) -> str:
-    return urn.split("::", 3)[-1]
 
 
 def _resource(goal: Goal, id_: str, inputs: Values, outputs: Values) -> Resource:

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from labs.engines.base import Stack, Step, Watcher
+from labs.engines.base import GOING_DOWN, ROOT_TYPE, Stack, Step, Watcher
 from labs.engines.checkpoint import Checkpoint, Snapshot
 from labs.engines.deployment import Deployment
 from labs.engines.lock import stack_lock
-from labs.engines.monitor import ROOT_TYPE, run_program
+from labs.engines.monitor import run_program
 from labs.engines.providers import DynamicProvider, Provider, Registry
 from labs.engines.values import plain_outputs
 from labs.engines.workplace import absolute, as_program
@@ -61,7 +61,7 @@ class EmbeddedEngine:
         with stack_lock(stack, "down"), interruptible(), as_program(stack.program):
             snapshot = checkpoint.load()
             if snapshot is not None:
-                Deployment(snapshot, self._registry(stack), checkpoint, watch).finish("the stack goes down")
+                Deployment(snapshot, self._registry(stack), checkpoint, watch).finish(GOING_DOWN)
             checkpoint.remove()
 
     def outputs(self, stack: Stack) -> Mapping[str, Any] | None:

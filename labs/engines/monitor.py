@@ -17,12 +17,10 @@ from pulumi.runtime.config import set_all_config
 from pulumi.runtime.proto import engine_pb2, resource_pb2
 from pulumi.runtime.settings import reset_options
 
-from labs.engines.base import PROJECT, Event, Stack
-from labs.engines.deployment import PARALLEL, Deployment, Goal, type_of
+from labs.engines.base import PROJECT, ROOT_TYPE, Event, Stack, type_of
+from labs.engines.deployment import PARALLEL, Deployment, Goal
 from labs.engines.values import decode, encode
 from labs.errors import LabError, UsageError
-
-ROOT_TYPE = "pulumi:pulumi:Stack"
 
 
 class Monitor:

@@ -15,7 +15,7 @@ from typing import Any
 
 from pulumi import automation
 
-from labs.engines.base import PROJECT, Stack, Step, Watcher
+from labs.engines.base import GOING_DOWN, PROJECT, ROOT_TYPE, UNWANTED, Stack, Step, Watcher
 from labs.engines.lock import stack_lock
 from labs.engines.providers import DynamicProvider
 from labs.engines.pulumi_events import Watching
@@ -24,8 +24,6 @@ from labs.engines.pulumi_state import State, half_done, plain, properties, witho
 from labs.engines.workplace import absolute, as_program
 from labs.errors import Interrupted, LabError, UsageError
 from labs.waiting import interruptible, interruption
-
-ROOT_TYPE = "pulumi:pulumi:Stack"
 
 
 class PulumiEngine:
@@ -80,13 +78,7 @@ class PulumiEngine:
         folder = stack.directory / "pulumi"
         with stack_lock(stack, verb), interruptible():
             try:
-                yield _Session(
-                    stack,
-                    folder,
-                    self._root,
-                    watch,
-                    "the stack goes down" if verb == "down" else "no longer in the program",
-                )
+                yield _Session(stack, folder, self._root, watch, GOING_DOWN if verb == "down" else UNWANTED)
             finally:
                 shutil.rmtree(folder, ignore_errors=True)
 
@@ -112,7 +104,7 @@ def prepare(project_root: Path, stack_names: Iterable[str]) -> None:
         if not state.exists():
             state.write_text(json.dumps({"version": 3, "checkpoint": {"stack": f"organization/{PROJECT}/{name}"}}))
         source, copy = project_root / "stacks" / f"Pulumi.{name}.yaml", configs / f"Pulumi.{name}.yaml"
-        if not copy.exists() or copy.stat().st_mtime < source.stat().st_mtime:
+        if source.exists() and (not copy.exists() or copy.stat().st_mtime < source.stat().st_mtime):
             copy.write_text(source.read_text())
 
 
@@ -121,11 +113,10 @@ class _Session:
 
     Args:
         folder: where to generate the project.
+        gone: why resources are deleted that nothing replaces.
     """
 
-    def __init__(
-        self, stack: Stack, folder: Path, project_root: Path, watch: Watcher, gone: str = "no longer in the program"
-    ) -> None:
+    def __init__(self, stack: Stack, folder: Path, project_root: Path, watch: Watcher, gone: str = UNWANTED) -> None:
         self.watching = Watching(watch, gone)
         self._stack = stack
         self._folder = folder
@@ -172,14 +163,13 @@ class _Session:
             raise self.watching.failure(error) from error
 
     def state(self, *, secrets: bool = False) -> dict[str, Any] | None:
-        """What Pulumi remembers of the stack; None when there is no such stack, or nothing was ever in it."""
+        """What Pulumi remembers of the stack; None when there is no such stack."""
         try:
             arguments = ["stack", "export", "--stack", self._stack.name]
             found = self._pulumi(*arguments, *(["--show-secrets"] if secrets else []))
         except automation.StackNotFoundError:
             return None
-        state: dict[str, Any] = json.loads(found)["deployment"]
-        return state
+        return json.loads(found)["deployment"] or {}  # of a stack that was only made
 
     def forget(self) -> None:
         """Remove the stack, which must be empty."""

@@ -11,8 +11,8 @@ from pulumi.automation import events
 from pulumi.automation.events import OpType
 
 from labs import errors
-from labs.engines.base import Event, Operation, Step, Watcher
-from labs.engines.deployment import because, changed_keys, name_of
+from labs.engines.base import Event, Operation, Step, Watcher, name_of
+from labs.engines.deployment import because, changed_keys
 from labs.errors import LabError
 
 _OPERATIONS: dict[OpType, Operation] = {
@@ -25,6 +25,7 @@ _OPERATIONS: dict[OpType, Operation] = {
 }
 
 _COLOUR = re.compile(r"<\{%.*?%\}>")
+_ERROR = re.compile(r"\berror: (.*)")
 _CHAINED = re.compile(
     r"\n\n(?:The above exception was the direct cause of the following exception"
     r"|During handling of the above exception, another exception occurred):\n\n"
@@ -83,8 +84,8 @@ class Watching:
                     return own(text + also)
                 what = f"{name_of(urn)} failed" if urn else "the program failed"
                 return LabError(f"{what}: {kind}: {text}{also}")
-        said = [message for _, message in self._errors] or str(error).strip().splitlines()[-1:]
-        return LabError(f"the Pulumi CLI failed: {said[0] if said else 'it gave no reason'}")
+        said = [message for _, message in self._errors] or _ERROR.findall(str(error)) or [str(error).strip()]
+        return LabError(f"the Pulumi CLI failed: {said[0]}")
 
     def _end(self, kind: Literal["done", "failed"], metadata: events.StepEventMetadata) -> None:
         if step := self._step(metadata):

@@ -15,7 +15,7 @@ from labs.engines.embedded import EmbeddedEngine
 ENGINE = EmbeddedEngine()
 
 
-def graph(home: str, size: int, *, seconds: float = 0.1) -> list[Node]:
+def graph(home: str, size: int, *, seconds: float = 0.15) -> list[Node]:
     """Makes, updates, replaces and deletes, depending on what was before."""
     props = {"seconds": seconds, "seconds_to_go": seconds}
     return [
@@ -31,16 +31,19 @@ def graph(home: str, size: int, *, seconds: float = 0.1) -> list[Node]:
 def test_twenty_random_kills_of_up_and_down_all_converge(lab: Lab) -> None:
     chance = random.Random(35)
     outcomes = []
+    home = 1
     for round_ in range(20):
-        wanted = graph(f"/{chance.randint(1, 2)}", chance.randint(1, 2))
-        verb = chance.choice(["up", "up", "down"])
+        home = 3 - home  # so that there is always something to do
+        wanted = graph(f"/{home}", chance.randint(1, 2))
+        verb = chance.choice(["up", "up", "down"]) if lab.things() else "up"
         process = start(verb, lab.over(*wanted))
         time.sleep(chance.uniform(0.0, 0.4))
         process.kill()
         process.join()
         outcomes.append("killed" if process.exitcode == -9 else "ended")
         if chance.random() < 0.7:
-            wanted = graph(f"/{chance.randint(1, 2)}", chance.randint(1, 2), seconds=0)
+            home = chance.randint(1, 2)
+            wanted = graph(f"/{home}", chance.randint(1, 2), seconds=0)
             outputs = ENGINE.up(lab.over(*wanted), lab.watch)
             expected = {outputs[item["name"]].split(":")[0] for item in wanted if item["name"] != "moved"}
             moved = {name for name in lab.things() if name.startswith("moved@")}
@@ -51,7 +54,7 @@ def test_twenty_random_kills_of_up_and_down_all_converge(lab: Lab) -> None:
         else:
             ENGINE.down(lab.stack, lab.watch)
             assert lab.things() == {} and not lab.stack.directory.exists(), f"round {round_}"
-    assert outcomes.count("killed") >= 10, "a test that kills nothing proves nothing"
+    assert outcomes.count("killed") >= 12, "a test that kills nothing proves nothing"
 
 
 @pytest.fixture

@@ -233,6 +233,7 @@ def test_pulumi_at_the_root_and_the_engine_see_the_same_stack(lab: Lab, tmp_path
     prepare(root, ["test"])
     engine = PulumiEngine(root)
     assert engine.outputs(stack) is None, "a prepared stack is no lab yet"
+    engine.preview(stack)  # and stays prepared
 
     def pulumi(*arguments: str) -> str:
         environment = {
