@@ -11,7 +11,7 @@ import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field, replace
 from graphlib import TopologicalSorter
 from typing import Any
@@ -327,7 +327,7 @@ class Deployment:
         if pending is not None:
             with self._lock:
                 self._snapshot.pending.append(pending)
-                self._save()
+                self._save(step)
             self.tell(Event("start", step))
         began = time.monotonic()
         try:
@@ -342,7 +342,7 @@ class Deployment:
             self.tell(Event("failed", step, time.monotonic() - began, str(error)))
             raise
         with self._lock:
-            self._save()
+            self._save(step)
         self.tell(Event("done", step, time.monotonic() - began))
 
     def _record(self, new: Resource, condemn: Resource | None = None) -> None:
@@ -353,8 +353,11 @@ class Deployment:
                 # Its protection was taken off by the goal that replaced it.
                 self._snapshot.condemned.append(replace(condemn, protect=False))
 
-    def _save(self) -> None:
-        if self._checkpoint is not None:
+    def _save(self, step: Step | None = None) -> None:
+        if self._checkpoint is None:
+            return
+        # A delete makes room on a full disk, and a checkpoint that still lists the deleted only has it deleted again.
+        with suppress(LabError) if step and step.operation == "delete" else nullcontext():
             self._checkpoint.save(self._snapshot)
 
     def tell(self, event: Event) -> None:

@@ -40,6 +40,9 @@ from labs.waiting import until
 LAYOUT = 1
 """Version of what a lab directory holds; raised when `up` of a newer checkout could not take it over."""
 
+ROOM = 256
+"""MiB of disk that a new lab needs for its database and logs."""
+
 Props = dict[str, Any]
 
 
@@ -78,6 +81,11 @@ class _HomeProvider(ResourceProvider):
             raise LabError(
                 f"the lab directory {home} cannot be written ({error.strerror}); make room or make it writable"
             ) from error
+        free = shutil.disk_usage(home).free / 2**20
+        if free < ROOM:  # a service on a full disk cannot even log that it is full
+            raise LabError(
+                f"the lab directory {home} has {free:.0f} MiB of free disk and needs {ROOM}; make room there"
+            )
         supervisor.start()
         return CreateResult(str(home), {**props, "sockets": str(supervisor.sockets)})
 
