@@ -192,19 +192,20 @@ def verify(
         list[str] | None,
         typer.Option("--only", "-k", help="Part of a scenario's name, such as 35_02_01; repeatable."),
     ] = None,
+    everything: Annotated[bool, typer.Option("--all", help="Also the scenarios that take minutes.")] = False,
     quiet: Quiet = False,
 ) -> None:
     """Run the lab's scenarios and write the report."""
     from labs.lab import Lab
 
     section = name if name in SECTIONS else None
-    raise typer.Exit(_verify(Lab.of(name).name, section, only or (), quiet))
+    raise typer.Exit(_verify(Lab.of(name).name, section, only or (), quiet, everything))
 
 
-def _verify(name: str, section: str | None, only: Iterable[str], quiet: bool) -> int:
+def _verify(name: str, section: str | None, only: Iterable[str], quiet: bool, everything: bool = False) -> int:
     from labs.verify import verify_lab
 
-    return verify_lab(name, section=section, only=tuple(only), quiet=quiet)
+    return verify_lab(name, section=section, only=tuple(only), everything=everything, quiet=quiet)
 
 
 @app.command()
