@@ -208,12 +208,18 @@ def start_probe(
         yield start_probe
 
 
-@pytest.fixture
-def faults(lab: Lab, airflow: Airflow, evidence: Callable[[str, Any], None]) -> Faults:
-    """What can be broken in the lab, as context managers: `with faults.killed("scheduler"): …`."""
+@pytest.fixture(scope="session")
+def services(lab: Lab) -> ProcessServices:
+    """The lab's services as its platform sees them."""
     if lab.platform != "process":
-        pytest.skip(f"faults are injected on the platform process only; lab {lab.name} is on {lab.platform}")
-    return Faults(ProcessServices(run_directory(lab.name), lab.outputs["services"]), airflow, evidence)
+        pytest.skip(f"services are watched and broken on the platform process only; {lab.name} is on {lab.platform}")
+    return ProcessServices(run_directory(lab.name), lab.outputs["services"])
+
+
+@pytest.fixture
+def faults(services: ProcessServices, airflow: Airflow, evidence: Callable[[str, Any], None]) -> Faults:
+    """What can be broken in the lab, as context managers: `with faults.killed("scheduler"): …`."""
+    return Faults(services, airflow, evidence)
 
 
 @pytest.fixture(autouse=True, scope="module")

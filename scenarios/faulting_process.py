@@ -31,10 +31,7 @@ class ProcessServices:
         self._home = home
         self._supervisor = Supervisor(home)
         self._endpoints = {
-            # no endpoints arrive as an empty list
-            replica["name"]: sorted(dict(replica["endpoints"]).values())
-            for group in services.values()
-            for replica in group
+            replica["name"]: sorted(replica["endpoints"].values()) for group in services.values() for replica in group
         }
 
     def states(self) -> dict[str, str]:

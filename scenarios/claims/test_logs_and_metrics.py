@@ -1,0 +1,55 @@
+"""What seed 003 says of where task logs are, and where Prometheus finds metrics.
+
+Hint: `[logging] log_filename_template`, and `[metrics]` for StatsD and OpenTelemetry.
+"""
+
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+
+def test_the_path_of_a_task_log(lab, eight_tasks, evidence, claim):
+    """Where the log of a task of a finished run really is."""
+    ti, logs = eight_tasks.after[0], Path(lab.outputs["paths"]["logs"])
+    files = sorted(str(file.relative_to(logs)) for file in logs.rglob("*.log") if ti.run_id in str(file))
+    own = [file for file in files if ti.task_id in file]
+    evidence("logs of the run", files)
+    assert len(own) == 1, f"{len(own)} logs of {ti.task_id} below {logs}"
+    as_said = own[0].startswith(f"{ti.dag_id}/{ti.task_id}/")
+    claim(
+        "logs are in AIRFLOW_HOME/logs/dag_id/task_id/date/run.log",
+        "seed 003",
+        "holds" if as_said else "outdated",
+        {"log": own[0]},
+    )
+
+
+def test_where_prometheus_finds_metrics(lab, services, evidence, claim):
+    """What listens in the scheduler and the API server, and what each answers to `/metrics`."""
+    rows = []
+    for name in ("api-server", "scheduler"):
+        ports = _listens(services.incarnation(name).parts)
+        rows += [{"service": name, "port": port, **_metrics(port)} for port in ports]
+        rows += [] if ports else [{"service": name, "port": "none", "status": "", "metrics": False}]
+    evidence("GET /metrics", rows)
+    exposed = [row["service"] for row in rows if row["metrics"]]
+    claim(
+        "Airflow (scheduler, workers) exposes /metrics",
+        "seed 003",
+        "holds" if "scheduler" in exposed else "wrong",
+        {row["service"]: f"port {row['port']} {row['status']}".strip() for row in rows},
+    )
+
+
+def _listens(parts):
+    connections = [c for process in parts for c in process.net_connections("tcp")]
+    return sorted({c.laddr.port for c in connections if c.status == "LISTEN"})
+
+
+def _metrics(port):
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as answer:
+            text, status = answer.read().decode(errors="replace"), answer.status
+    except urllib.error.HTTPError as error:
+        return {"status": error.code, "metrics": False}
+    return {"status": status, "metrics": "\n# TYPE " in f"\n{text}"}
