@@ -20,6 +20,7 @@ API = Port("api-server", "http", 8080)
 FILE_SETTINGS = {
     "core": {
         "load_examples": "False",
+        "min_serialized_dag_update_interval": "0",  # what a learner edits applies when saved; production default 30
         "dags_are_paused_at_creation": "False",
         "auth_manager": "airflow.api_fastapi.auth.managers.simple.simple_auth_manager.SimpleAuthManager",
         "simple_auth_manager_users": "admin:admin",
