@@ -9,7 +9,7 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -48,13 +48,14 @@ class PulumiEngine:
         return {key: output.value for key, output in result.outputs.items()}
 
     def preview(self, stack: Stack) -> list[Step]:
-        with self._locked(stack, "preview", lambda _: None) as session:
+        with self._unlocked(stack) as session, interruptible():
             known = session.state() is not None
             try:
                 session.run(lambda found: found.preview(on_event=session.watching, suppress_progress=True))
             finally:
                 if not known:
-                    session.forget()
+                    with suppress(LabError):  # an `up` at the same time has made it and keeps it
+                        session.forget()
         return session.watching.steps
 
     def down(self, stack: Stack, watch: Watcher) -> None:
@@ -65,12 +66,18 @@ class PulumiEngine:
                 session.forget()
 
     def outputs(self, stack: Stack) -> Mapping[str, Any] | None:
-        with tempfile.TemporaryDirectory(prefix="airflow-lab-") as folder:
-            state = _Session(absolute(stack), Path(folder), self._root, lambda _: None).state(secrets=True)
+        with self._unlocked(stack) as session:
+            state = session.state(secrets=True)
         for resource in (state or {}).get("resources", ()):
             if resource["type"] == ROOT_TYPE:
                 return {key: plain(value) for key, value in resource.get("outputs", {}).items()}
         return None
+
+    @contextmanager
+    def _unlocked(self, stack: Stack) -> Iterator[_Session]:
+        """For what changes nothing and leaves nothing in the stack's directory."""
+        with tempfile.TemporaryDirectory(prefix="airflow-lab-") as folder:
+            yield _Session(absolute(stack), Path(folder), self._root, lambda _: None)
 
     @contextmanager
     def _locked(self, stack: Stack, verb: str, watch: Watcher) -> Iterator[_Session]:

@@ -96,7 +96,7 @@ def test_both_engines_do_the_same_to_the_same_program(lab: Lab, engine: PulumiEn
 def test_preview_tells_why_and_leaves_no_stack_behind(lab: Lab, engine: PulumiEngine) -> None:
     engine.preview(lab.over(*GRAPHS["made"]))
     states = lab.world.parent / ".lab/pulumi/.pulumi/stacks" / PROJECT
-    assert not list(states.glob("*.json")) and lab.things() == {}
+    assert not list(states.glob("*.json")) and lab.things() == {} and not lab.stack.directory.exists()
     engine.up(lab.over(*GRAPHS["made"]), lab.watch)
     changed = json.loads(json.dumps(GRAPHS["changed"]))
     changed[3]["secrets"]["password"] = "hunter3"
