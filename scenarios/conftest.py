@@ -92,6 +92,12 @@ def airflow(lab: Lab) -> Airflow:
 
 
 @pytest.fixture(scope="session")
+def executor(lab: Lab) -> str:
+    """Class name of the lab's default executor: it runs every task that names none."""
+    return lab.executors[0].split(":")[-1].split(".")[-1]
+
+
+@pytest.fixture(scope="session")
 def host(lab: Lab) -> Callable[..., Any]:
     """`host(role, replica=0)`: the testinfra host on which that replica of a role runs."""
 

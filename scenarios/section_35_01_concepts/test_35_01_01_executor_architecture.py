@@ -32,15 +32,14 @@ def test_every_task_goes_the_same_way(path, evidence):
         assert followed(tasks[before], tasks[after]), f"{after} did not wait for {before}"
 
 
-def test_the_executor_is_the_labs(path, lab, evidence):
+def test_the_executor_is_the_labs(path, lab, executor, evidence):
     """A task knows at run time which executor it was given to, and logs it: the lab's first one."""
-    default = lab.executors[0].split(":")[-1].split(".")[-1]
     found, asked = path.xcom("executor"), path.one("executor")
     evidence("executor", {"of the lab": lab.executors, "found by the task": found, "asked for": asked.executor})
     assert asked.executor is None, "the task asks for an executor of its own"
-    assert found["executor"] == default, f"the task found {found['executor']}, but the lab's executor is {default}"
+    assert found["executor"] == executor, f"the task found {found['executor']}, but the lab's executor is {executor}"
     assert found["queue"] == asked.queue
-    assert f"it goes to {default}" in path.log("executor")
+    assert f"it goes to {executor}" in path.log("executor")
 
 
 def test_the_worker_is_the_recorded_process(path, evidence):
