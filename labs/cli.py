@@ -5,6 +5,7 @@ Exit codes: 0 done, 1 failed, 2 the request is wrong, 3 something is not proven,
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -20,7 +21,9 @@ from rich.markup import escape
 from rich.table import Table
 
 from labs.console import duration, err, is_change, out, plural, watching
+from labs.engines import pulumi_home
 from labs.errors import ExitCode, LabError, UsageError
+from labs.paths import PROJECT_ROOT
 from stacks.catalogue import LABS, SECTIONS
 
 app = typer.Typer(
@@ -347,6 +350,8 @@ def _terminated(_signal: int, _frame: FrameType | None) -> None:
 def main() -> None:
     """Run the command line; every failure that a user can meet ends as one sentence and an exit code."""
     signal.signal(signal.SIGTERM, _terminated)
+    with contextlib.suppress(LabError):  # who uses the CLI from the root hears of it from the CLI
+        pulumi_home.prepare(PROJECT_ROOT, [*LABS, *SECTIONS])
     try:
         code = app(standalone_mode=False)
     except typer.TyperException as error:

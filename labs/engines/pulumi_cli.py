@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import json
 import os
-import secrets
 import shutil
 import sys
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -19,10 +18,11 @@ from labs.engines.base import GOING_DOWN, PROJECT, ROOT_TYPE, UNWANTED, Stack, S
 from labs.engines.lock import stack_lock
 from labs.engines.providers import DynamicProvider
 from labs.engines.pulumi_events import Watching
-from labs.engines.pulumi_process import MARK, Cli, end_leftovers, is_installed, stale_locks
+from labs.engines.pulumi_home import home, passphrase
+from labs.engines.pulumi_process import MARK, Cli, end_leftovers, stale_locks
 from labs.engines.pulumi_state import State, half_done, plain, properties, without
 from labs.engines.workplace import absolute, as_program
-from labs.errors import Interrupted, LabError, UsageError
+from labs.errors import Interrupted, LabError
 from labs.waiting import interruptible, interruption
 
 
@@ -90,31 +90,6 @@ class PulumiEngine:
                 shutil.rmtree(folder, ignore_errors=True)
 
 
-def prepare(project_root: Path, stack_names: Iterable[str]) -> None:
-    """Let `pulumi up -s <stack>` work at the repository's root: cheap, and safe to repeat.
-
-    Makes the file backend of `Pulumi.yaml` with its passphrase, an empty state per stack (what `pulumi stack init`
-    writes), and a copy of each stack's committed configuration: the CLI writes the salt of its secrets into the copy.
-    Does nothing without the Pulumi CLI on the PATH.
-    """
-    if not is_installed():
-        return
-    _passphrase(project_root)
-    home = _home(project_root)
-    states = home / ".pulumi" / "stacks" / PROJECT
-    states.mkdir(parents=True, exist_ok=True)
-    (home / ".pulumi" / "meta.yaml").write_text("version: 1\n")
-    configs = home / "config"
-    configs.mkdir(exist_ok=True)
-    for name in stack_names:
-        state = states / f"{name}.json"
-        if not state.exists():
-            state.write_text(json.dumps({"version": 3, "checkpoint": {"stack": f"organization/{PROJECT}/{name}"}}))
-        source, copy = project_root / "stacks" / f"Pulumi.{name}.yaml", configs / f"Pulumi.{name}.yaml"
-        if source.exists() and (not copy.exists() or copy.stat().st_mtime < source.stat().st_mtime):
-            copy.write_text(source.read_text())
-
-
 class _Session:
     """The Pulumi CLI at work on one stack.
 
@@ -127,12 +102,12 @@ class _Session:
         self.watching = Watching(watch, gone)
         self._stack = stack
         self._folder = folder
-        self._backend = os.environ.get("PULUMI_BACKEND_URL") or f"file://{_home(project_root)}"
+        self._backend = os.environ.get("PULUMI_BACKEND_URL") or f"file://{home(project_root)}"
         environment = {
             "PULUMI_SKIP_UPDATE_CHECK": "true",
             "PULUMI_BACKEND_URL": self._backend,
             MARK: str(stack.directory),
-            **_passphrase(project_root),
+            **passphrase(project_root),
         }
         self._cli = Cli(environment)
         self._generate()
@@ -213,49 +188,3 @@ class _Session:
             raise
         except automation.CommandError as error:
             raise self.watching.failure(error) from error
-
-
-def _home(project_root: Path) -> Path:
-    """The file backend's folder, made when needed."""
-    home = project_root.resolve() / ".lab" / "pulumi"
-    try:
-        home.mkdir(mode=0o700, parents=True, exist_ok=True)
-    except OSError as error:
-        raise LabError(f"{home} cannot be made ({error.strerror}); make it writable") from error
-    return home
-
-
-def _passphrase(project_root: Path) -> dict[str, str]:
-    """The environment that gives the CLI its passphrase: the user's, or the one generated beside the state.
-
-    Raises:
-        UsageError: the user's is empty, and with it anybody could decrypt the secrets.
-    """
-    if (phrase := os.environ.get("PULUMI_CONFIG_PASSPHRASE")) is not None:
-        _refuse_empty(phrase, "PULUMI_CONFIG_PASSPHRASE")
-        return {"PULUMI_CONFIG_PASSPHRASE": phrase}
-    given = os.environ.get("PULUMI_CONFIG_PASSPHRASE_FILE")
-    if given:
-        try:
-            _refuse_empty(Path(given).read_text(), f"PULUMI_CONFIG_PASSPHRASE_FILE ({given})")
-        except OSError as error:
-            raise UsageError(
-                f"PULUMI_CONFIG_PASSPHRASE_FILE names {given}, which cannot be read ({error.strerror}); name another "
-                "file, or unset it and a passphrase is generated"
-            ) from error
-        return {"PULUMI_CONFIG_PASSPHRASE_FILE": str(Path(given).resolve())}
-    file = _home(project_root) / "passphrase"
-    if not file.exists():
-        new = file.with_name(f"passphrase.{os.getpid()}")
-        new.touch(0o600)
-        new.write_text(secrets.token_urlsafe(32))
-        new.replace(file)
-    return {"PULUMI_CONFIG_PASSPHRASE_FILE": str(file)}
-
-
-def _refuse_empty(phrase: str, source: str) -> None:
-    if not phrase.strip():
-        raise UsageError(
-            f"{source} is empty, so nothing would protect the secrets; set it to a passphrase, or unset it and one is "
-            "generated"
-        )

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import shutil
 import signal
 import subprocess
 import threading
@@ -19,6 +18,7 @@ import psutil
 from pulumi import automation
 from pulumi.automation.errors import InvalidVersionError, create_command_error
 
+from labs.engines.pulumi_home import is_installed
 from labs.errors import LabError, UsageError
 from labs.waiting import interruption, until
 
@@ -27,11 +27,6 @@ MARK = "AIRFLOW_LAB_ENGINE"
 
 GRACE = 120.0
 """Seconds for a CLI whose caller was killed to end the operations that it has under way."""
-
-
-def is_installed() -> bool:
-    """Whether the Pulumi CLI is on the PATH."""
-    return shutil.which("pulumi") is not None
 
 
 class Cli(automation.PulumiCommand):

@@ -20,7 +20,8 @@ from harness import PROGRAM, Lab, before, node, start, wait_for
 from labs.engines import select
 from labs.engines.base import PROJECT
 from labs.engines.embedded import EmbeddedEngine
-from labs.engines.pulumi_cli import PulumiEngine, prepare
+from labs.engines.pulumi_cli import PulumiEngine
+from labs.engines.pulumi_home import prepare
 from labs.engines.pulumi_process import MARK
 from labs.errors import ExitCode, LabError, UsageError
 
