@@ -179,6 +179,7 @@ class Lab:
         return True
 
     def _remember(self) -> None:
+        make_private(self.stack.directory)  # not there yet when `pulumi up` itself made the lab
         fresh = self._record.with_suffix(".new")
         fresh.touch(mode=0o600)
         fresh.write_text(json.dumps({"engine": self.engine.name, "config": dict(self.stack.config)}, indent=1))
