@@ -27,6 +27,7 @@ from scenarios.faulting_process import ProcessServices
 from scenarios.observing import Look, Observation, process_table
 from scenarios.probing import ProbeRun, deployed, probe_runs
 from scenarios.recorder import FINDINGS, RECORDER, Recorder, dag_of
+from scenarios.sites import Sites
 
 if TYPE_CHECKING:
     from labs.lab import Lab
@@ -220,6 +221,14 @@ def services(lab: Lab) -> ProcessServices:
     if lab.platform != "process":
         pytest.skip(f"services are watched and broken on the platform process only; {lab.name} is on {lab.platform}")
     return ProcessServices(run_directory(lab.name), lab.outputs["services"])
+
+
+@pytest.fixture(scope="session")
+def sites(lab: Lab, airflow: Airflow) -> Sites:
+    """The lab's edge sites, as Airflow and as their machine show them."""
+    if lab.platform != "process":
+        pytest.skip(f"sites are looked at on the platform process only; lab {lab.name} is on {lab.platform}")
+    return Sites(airflow, run_directory(lab.name))
 
 
 @pytest.fixture
