@@ -491,7 +491,10 @@ class _ProgramProvider(ResourceProvider):
             return f"last lines of {log}:\n{last_lines(log, start=start)}"
 
         try:
-            outcome = until(seen, what=f"{name} to be ready", timeout=float(props["timeout"]), detail=said)
+            # asking an API server that is just starting takes time from its start
+            interval = 0.5 if props["health"].get("http") else 0.1
+            timeout = float(props["timeout"])
+            outcome = until(seen, what=f"{name} to be ready", timeout=timeout, interval=interval, detail=said)
         except (OSError, xmlrpc.client.Error) as error:
             raise LabError(
                 f"supervisord of {supervisor.home} went away while {name} started ({error}); run `up` again"
