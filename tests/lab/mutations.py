@@ -1,0 +1,237 @@
+"""What breaks the point of each verifier: a list of changes to a running lab, and what its failure must then say.
+
+A verifier that no mutation turns red has not shown that it looks. Each change is taken back, whatever happens
+while it is applied.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+import tempfile
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import psutil
+
+from labs import processes
+from labs.lab import Lab
+from labs.paths import run_directory
+
+
+@dataclass(frozen=True)
+class Mutation:
+    """One change to a running lab.
+
+    Attributes:
+        scenarios: part of the name of each scenario that must fail, and a pattern for what one of its checks says.
+        change: makes the change on the way in and takes it back on the way out.
+        long: whether it is left to `./lab test --all`, to save minutes.
+    """
+
+    name: str
+    scenarios: Mapping[str, str]
+    change: Callable[[Lab], AbstractContextManager[object]]
+    long: bool = False
+
+    def applied(self, lab: Lab) -> AbstractContextManager[object]:
+        """The lab, changed."""
+        return self.change(lab)
+
+
+def _options(options: Mapping[str, str]) -> Callable[[Lab], AbstractContextManager[object]]:
+    """Other Airflow options, which the lab's record knows too."""
+    return lambda lab: lab.reconfigured(options)
+
+
+@contextmanager
+def _scheduler_environment(variables: Mapping[str, str], lab: Lab) -> Iterator[None]:
+    """The scheduler with environment variables that no record of the lab knows."""
+    from scenarios.faulting import Faults  # these take seconds to import
+    from scenarios.faulting_process import ProcessServices
+
+    home = run_directory(lab.name)
+    faults = Faults(ProcessServices(home, lab.outputs["services"]), _airflow(lab), lambda _label, _steps: None)
+    script = home / "programs" / "scheduler.sh"
+    original = script.read_text()
+    exports = "".join(f"export {name}={value}\n" for name, value in variables.items())
+    changed, count = re.subn(r"^(?=exec )", exports, original, flags=re.MULTILINE)
+    assert count == 1
+    try:
+        with faults.stopped("scheduler"):
+            script.write_text(changed)
+        yield
+    finally:
+        with faults.stopped("scheduler"):
+            script.write_text(original)
+
+
+@contextmanager
+def _queue_map(lab: Lab) -> Iterator[None]:
+    """The Variable that sends heavy work to another queue than the table of 35.5.4 says."""
+    from scenarios.changing import variable, wait_for_queue
+
+    airflow, place = _airflow(lab), ("35_05_04_queue_abstraction", "heavy")
+    try:
+        with variable(airflow, "queue_map", {"LocalExecutor": {"heavy": "big"}}):
+            wait_for_queue(airflow, *place, "big")
+            yield
+    finally:
+        wait_for_queue(airflow, *place, "default")
+
+
+EDITS: Mapping[str, tuple[str, str]] = {
+    # the stations no longer wait for each other
+    "35_01_01_executor_architecture": ("    stations[0] >> stations[1] >> stations[2]\n", ""),
+    # a task is tied to executors that have such a queue
+    "35_01_02_portable_dag": ("    @task\n    def transform(", '    @task(queue="big")\n    def transform('),
+    # nothing holds the tasks of a run back
+    "35_02_03_max_active_tasks_per_dag": ("    max_active_tasks=2,\n", ""),
+    # a task leaves its files to the next one
+    "35_05_01_any_executor_dag": (
+        "        with tempfile.TemporaryDirectory() as folder:\n",
+        '        import os\n        if folder := tempfile.mkdtemp(dir=os.environ["AIRFLOW_HOME"]):\n',
+    ),
+    # the pod's size is asked for on every executor
+    "35_05_02_conditional_executor_config": ('if "KubernetesExecutor" not in configured_executors():', "if False:"),
+    # the real executor's result differs from the mock's
+    "35_05_03_testing_across_executors": (
+        '"core", "executor"))\n        return total(ORDERS)\n',
+        '"core", "executor"))\n        return total(ORDERS) + 1\n',
+    ),
+    # large tasks ask for no more than small ones
+    "35_05_05_resource_specification": ('"large": {"slots": 2,', '"large": {"slots": 1,'),
+}
+"""By DAG: a passage of its file, and what stands there instead."""
+
+
+@contextmanager
+def _edited(dag_ids: tuple[str, ...], lab: Lab) -> Iterator[None]:
+    """DAGs with one passage replaced, in a copy of their section that takes the place of the lab's link to it."""
+    from scenarios.changing import parsed
+
+    airflow, folder = _airflow(lab), Path(str(lab.outputs["paths"]["dags"]))
+    files = {dag_id: next(folder.glob(f"*/{dag_id}.py")) for dag_id in dag_ids}
+    originals = {dag_id: file.read_text() for dag_id, file in files.items()}
+    with ExitStack() as undo:
+        for dag_id, text in originals.items():
+            undo.callback(parsed, airflow, dag_id, text)
+        for link in {file.parent for file in files.values()}:
+            undo.enter_context(_copy_instead(link))
+        for dag_id, file in files.items():
+            old, new = EDITS[dag_id]
+            assert originals[dag_id].count(old) == 1, f"{dag_id} has changed: {old!r} is not in it once"
+            file.write_text(originals[dag_id].replace(old, new))
+            parsed(airflow, dag_id, file.read_text())
+        yield
+
+
+@contextmanager
+def _copy_instead(link: Path) -> Iterator[None]:
+    """A copy of the folder to which a link leads, in the place of the link."""
+    target = link.readlink()
+    aside = Path(tempfile.mkdtemp(dir=link.parents[1]))  # no DAG processor looks there
+    try:
+        shutil.copytree(target, aside / "copy", ignore=shutil.ignore_patterns("__pycache__"))
+        link.unlink()
+        (aside / "copy").rename(link)
+        try:
+            yield
+        finally:
+            link.rename(aside / "copy")
+            link.symlink_to(target)
+    finally:
+        shutil.rmtree(aside)
+
+
+@contextmanager
+def _tasks_killed(lab: Lab) -> Iterator[None]:
+    """SIGKILL to every task process as soon as it is seen."""
+    over = threading.Event()
+
+    def hunt() -> None:
+        while not over.wait(0.1):
+            for process in processes.marked(str(run_directory(lab.name)), "scheduler"):
+                with suppress(psutil.Error):
+                    above = process.parent()
+                    if above and "LocalExecutor" in " ".join(above.cmdline()):
+                        process.kill()
+
+    hunter = threading.Thread(target=hunt)
+    hunter.start()
+    try:
+        yield
+    finally:
+        over.set()
+        hunter.join()
+
+
+def _airflow(lab: Lab):  # type: ignore[no-untyped-def]
+    from labs.airflow import Airflow  # its client takes a second to import
+
+    return Airflow(lab.outputs["api_url"], lab.outputs["admin_user"], lab.outputs["admin_password"])
+
+
+def _edits(*dag_ids: str) -> Callable[[Lab], AbstractContextManager[object]]:
+    return partial(_edited, dag_ids)
+
+
+MUTATIONS: tuple[Mutation, ...] = (
+    Mutation(
+        "a-task-of-the-portable-dag-names-a-queue",
+        {"test_35_01_02": r"transform names the queue big"},
+        _edits("35_01_02_portable_dag"),
+    ),
+    Mutation(
+        "the-scheduler-does-not-run-as-recorded",
+        {
+            "test_35_01_03": r"the process says KubernetesExecutor",
+            "test_35_01_05": r"dag_concurrency does nothing in Airflow 3",
+            "test_35_02_02": r"[5-8] tasks ran at once by their times, but \[core\] parallelism is 4",
+        },
+        partial(
+            _scheduler_environment,
+            {
+                "AIRFLOW__CORE__PARALLELISM": "8",
+                "AIRFLOW__CORE__DAG_CONCURRENCY": "16",
+                "AIRFLOW_IS_K8S_EXECUTOR_POD": "True",
+            },
+        ),
+    ),
+    Mutation(
+        "the-dags-no-longer-show-it",
+        {
+            "test_35_01_01": r"executor did not wait for scheduler",
+            "test_35_02_03": r"tasks of a run were queued or running at once",
+            "test_35_05_01": r"the next task still found",
+            "test_35_05_02": r"heavy has the executor_config .*pod_override",
+            "test_35_05_03": r"the real executor returned 1237.7, the mock executor 1236.7",
+            "test_35_05_05": r"large_1 got .*'pool slots': 1",
+        },
+        _edits(
+            "35_01_01_executor_architecture",
+            "35_02_03_max_active_tasks_per_dag",
+            "35_05_01_any_executor_dag",
+            "35_05_02_conditional_executor_config",
+            "35_05_03_testing_across_executors",
+            "35_05_05_resource_specification",
+        ),
+        long=True,
+    ),
+    Mutation(
+        "one-slot",
+        {
+            "test_35_01_04": r"only 1 ran at once",
+            "test_35_02_01": r"not all four tasks ran at the same moment",
+            "test_35_02_04": r"`call` needs a second slot|`listen` needs a second slot",
+        },
+        _options({"core.parallelism": "1"}),
+        long=True,
+    ),
+    Mutation("a-variable-overrides-the-queues", {"test_35_05_04": r"the table says"}, _queue_map, long=True),
+    Mutation("task-processes-are-killed", {"test_35_02_01": r"ended as failed"}, _tasks_killed, long=True),
+)
