@@ -87,8 +87,8 @@ def _header(outputs: Mapping[str, Any], results: Results) -> Element:
         "Machine": " · ".join(
             filter(None, [machine.get("system"), f"{machine.get('cores')} cores", machine.get("memory")])
         ),
-        "Options": ", ".join(f"{k} = {v}" for k, v in sorted(outputs.get("options", {}).items())),
     }
+    options = ", ".join(f"{k} = {v}" for k, v in sorted(outputs.get("options", {}).items()))
     return el(
         "header",
         el("p", "Airflow executor lab", class_="kicker"),
@@ -98,6 +98,7 @@ def _header(outputs: Mapping[str, Any], results: Results) -> Element:
             *(el("div", el("dt", name), el("dd", str(value))) for name, value in facts.items() if value),
             class_="facts",
         ),
+        *([el("p", el("span", "Options "), options, class_="options")] if options else []),
     )
 
 
