@@ -14,14 +14,13 @@ take it; a worker takes tasks only from the queues that it was started with:
 A task in a queue that no worker takes from stays `queued` until `[scheduler] task_queued_timeout`; no error
 tells you before that.
 
-**What to look for**: the table in the log of `report`. *Queue* in the details of a task instance is what
-was asked for; the worker is what took it. *Hostname* is the worker's machine, the same for all workers of a
-lab.
+**What to look for**: the table in the log of `report`. In the details of a task instance, *Queue* is what
+was asked for, and *Hostname* says who took it: in these labs each worker goes by its own name (`[core]
+hostname_callable`); without that, all workers of a machine have the machine's name.
 """
 
 import logging
 import os
-import socket
 
 from airflow.sdk import dag, task
 
@@ -66,7 +65,7 @@ def queue_routing():
             "queue": ti.queue,
             "routing_key": request and request.delivery_info["routing_key"],
             "worker": request and request.hostname,
-            "hostname": socket.gethostname(),
+            "hostname": ti.hostname,
             "pid": os.getpid(),
         }
         log.info("Asked for queue %(queue)s; came by queue %(routing_key)s; taken by worker %(worker)s", route)
