@@ -81,6 +81,15 @@ class Services(Protocol):
         """The addresses of a service."""
 
 
+@contextmanager
+def late_fails() -> Iterator[None]:
+    """A wait for recovery that reaches its deadline fails the check, instead of leaving it unknown."""
+    try:
+        yield
+    except WaitTimeout as error:
+        raise AssertionError(str(error)) from error
+
+
 @dataclass
 class Fault:
     """One fault as it happened.
@@ -186,10 +195,8 @@ class Faults:
                 return None, f"{service} has no new process"
             return self._steady(fault.since)
 
-        try:
+        with late_fails():
             until(steady, what=f"the lab to recover after {fault.name}", timeout=RECOVERY)
-        except WaitTimeout as error:
-            raise AssertionError(str(error)) from error
         if fault.down is None:
             fault.down = time.time() - fault.at
             since = "; every component sent a heartbeat since" if fault.since else ""
@@ -200,10 +207,8 @@ class Faults:
             left = [each for old in fault.gone for each in self._services.remains(old)] + self._services.strays()
             return (None if left else True), "; ".join(left)
 
-        try:
+        with late_fails():
             until(clean, what=f"no old and no stray process after {fault.name}", timeout=10)
-        except WaitTimeout as error:
-            raise AssertionError(str(error)) from error
         after = self._services.states()
         assert after == before, f"the services differ after {fault.name}: {after} instead of {before}"
 

@@ -23,7 +23,8 @@ PROBES = Path(__file__).parent / "probes"
 def deployed(airflow: Airflow, dags: Path, folder: Path = PROBES) -> Iterator[frozenset[str]]:
     """A folder of DAGs, linked into a running lab's DAG folder; gives the ids of its DAGs.
 
-    On the way out the link is taken away, and Airflow forgets the DAGs with their runs.
+    On the way out the link is taken away, and Airflow forgets the DAGs with their runs. What a verification that
+    was killed left of them is ended first: its tasks would hold slots.
 
     Args:
         dags: the lab's DAG folder.
@@ -58,7 +59,14 @@ def deployed(airflow: Airflow, dags: Path, folder: Path = PROBES) -> Iterator[fr
         there = known()
         return (None if there else True), f"{len(there)} still there"
 
-    link.unlink(missing_ok=True)  # of a verification that was killed
+    def end_runs() -> None:
+        api, own = DagRunApi(airflow.client), known(stale=True)
+        for run in airflow.call(api.get_dag_runs, dag_id="~", state=["queued", "running"], limit=100).dag_runs:
+            if run.dag_id in own:
+                _end(airflow, Run(run.dag_id, run.dag_run_id, run.state.value))
+
+    end_runs()
+    link.unlink(missing_ok=True)
     link.symlink_to(folder)
     try:
         yield until(parsed, what=f"the DAGs of {folder.name} to be parsed", timeout=60, interval=0.5)
@@ -66,6 +74,7 @@ def deployed(airflow: Airflow, dags: Path, folder: Path = PROBES) -> Iterator[fr
         link.unlink(missing_ok=True)
         # only when the DAG processor has seen the folder gone will it not bring back what is deleted
         until(unparsed, what=f"the DAGs of {folder.name} to go", timeout=60, interval=0.5)
+        end_runs()
         for dag_id in known(stale=True):
             airflow.call(DAGApi(airflow.client).delete_dag, dag_id=dag_id)
         assert not known(stale=True), f"Airflow still knows DAGs of {folder.name}: {', '.join(known(stale=True))}"

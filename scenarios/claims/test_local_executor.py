@@ -75,7 +75,7 @@ def test_the_queue_is_in_memory_not_in_the_database(eight_tasks, evidence, claim
     claim("LocalExecutor uses a database as a queue", "seed 003", "wrong" if in_memory > 0 else "holds", numbers)
 
 
-def test_parallelism_is_the_number_of_worker_processes(lab, eight_tasks, evidence, claim):
+def test_parallelism_is_the_number_of_worker_processes(eight_tasks, evidence, claim):
     """`[core] parallelism` workers, so that many tasks at once; LocalExecutor takes over more than that."""
     states = [ti.state for ti in eight_tasks.during]
     numbers = {

@@ -14,6 +14,7 @@ import time
 
 import pytest
 
+from scenarios.faulting import late_fails
 from scenarios.judge import states
 
 
@@ -26,10 +27,11 @@ def test_no_task_is_lost_and_only_interrupted_ones_are_executed_again(lab, airfl
 
     with faults.killed("scheduler") as fault:
         evidence("states when the new scheduler was healthy", states(airflow.task_instances(probe.run)))
-        executions = probe.wait_for_executions(2 * slots, timeout=90)
-        noticed = executions[slots].started - fault.at
-        probe.release()
-        run = airflow.wait(probe.run)
+        with late_fails():
+            executions = probe.wait_for_executions(2 * slots, timeout=90)
+            noticed = executions[slots].started - fault.at
+            probe.release()
+            run = airflow.wait(probe.run)
         recovered = time.time() - fault.at
 
     account = probe.account()

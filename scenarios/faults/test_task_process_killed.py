@@ -10,6 +10,8 @@ Hint: the worker process above a task sees at once that it died; compare its lin
 
 import time
 
+from scenarios.faulting import late_fails
+
 
 def test_the_task_with_a_retry_recovers_and_the_other_fails(airflow, faults, start_probe, evidence):
     """`retries=1` recovers on its second try, `retries=0` fails; each is executed once per try."""
@@ -18,9 +20,10 @@ def test_the_task_with_a_retry_recovers_and_the_other_fails(airflow, faults, sta
     running = airflow.task_instances(probe.run)
 
     with faults.task_process_killed(*running) as fault:
-        again = probe.wait_for_executions(3)[2]
-        probe.release()
-        run = airflow.wait(probe.run)
+        with late_fails():
+            again = probe.wait_for_executions(3)[2]
+            probe.release()
+            run = airflow.wait(probe.run)
         recovered = time.time() - fault.at
 
     account = {row["task"]: row for row in probe.account()}
