@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import signal
 import subprocess
 import sys
 from collections import Counter
@@ -59,11 +60,9 @@ def verify_lab(
     command += ["-p", "no:cacheprovider", "--no-header", "-q", "--tb=short"]
     command += ["-k", " or ".join(only)] if only else []
     command += [] if everything else ["-m", "not long"]
-    done = subprocess.run(command, cwd=PROJECT_ROOT, check=False, stdout=subprocess.DEVNULL if quiet else None)
+    ended = _run(command, quiet)
     if not record.exists():
-        raise LabError(
-            f"the scenarios of {name} did not start (pytest ended with {done.returncode}); its output says why"
-        )
+        raise LabError(f"the scenarios of {name} did not start (pytest ended with {ended}); its output says why")
     results = Results.load(record)
     html, junit = write_report({**lab.outputs, "engine": lab.engine.name}, results, directory)
     if not quiet:
@@ -71,10 +70,25 @@ def verify_lab(
         summary = ", ".join(f"{count} {verdict}" for verdict, count in sorted(counts.items()))
         out.print(f"[bold]{plural(len(results.results), 'check')}[/]: {summary}")
         out.print(f"report: {html}\nJUnit:  {junit}", soft_wrap=True)
-    if done.returncode < 0 or done.returncode == ExitCode.USAGE:
+    if ended < 0 or ended == ExitCode.USAGE:
         err.print("the scenarios were interrupted; what had not ended is unknown")
         return ExitCode.INTERRUPTED
     return int(results.exit_code())
+
+
+def _run(command: Sequence[str], quiet: bool) -> int:
+    """Run the scenarios to their end, also when interrupted: they heal what they broke, then end.
+
+    In a session of their own they are interrupted once, by us, and not by the terminal too: a second interruption
+    would end the healing.
+    """
+    output = subprocess.DEVNULL if quiet else None
+    with subprocess.Popen(command, cwd=PROJECT_ROOT, stdout=output, start_new_session=True) as scenarios:
+        while True:
+            try:
+                return scenarios.wait()
+            except KeyboardInterrupt:
+                scenarios.send_signal(signal.SIGTERM)
 
 
 def rewrite_report(name: str, output: Path | None) -> tuple[Path, Path]:
