@@ -134,8 +134,8 @@ class _Timeline:
         for moment, step in changes:
             running += step
             counts.append((moment, running))
-        most = max(n for _, n in counts)
-        floor, scale = top + STRIP - 8, (STRIP - 16) / most
+        most = max(n for _, n in counts)  # 0 when all ended as they started
+        floor, scale = top + STRIP - 8, (STRIP - 16) / max(most, 1)
         path = f"M{self.left:.1f} {floor:.1f}"
         for moment, n in counts:
             path += f"H{self.x(moment):.1f}V{floor - n * scale:.1f}"
