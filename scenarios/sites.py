@@ -22,7 +22,7 @@ from components.platforms.process.users import identity
 from labs import processes
 from labs.airflow import Airflow
 from labs.runs import Run, TaskInstance
-from labs.waiting import until
+from labs.waiting import WaitTimeout, until
 
 LOST = 15.0
 """Seconds without a heartbeat after which the labs' Airflow takes a site for lost: five `[edge] heartbeat_interval`."""
@@ -90,13 +90,16 @@ class Sites:
         ]
 
     def wait(self, name: str, met: Callable[[Site], bool], *, what: str, timeout: float = LOST) -> Site:
-        """Wait until a site is as `what` says."""
+        """Wait until a site is as `what` says; one that is not so within `timeout` seconds fails the check."""
 
         def probe() -> tuple[Site | None, str]:
             site = self.all()[name]
             return (site if met(site) else None), str(site)
 
-        return until(probe, what=f"{name} to be {what}", timeout=timeout, interval=0.1)
+        try:
+            return until(probe, what=f"{name} to be {what}", timeout=timeout, interval=0.1)
+        except WaitTimeout as error:
+            raise AssertionError(str(error)) from error
 
     def request_maintenance(self, name: str, comment: str) -> None:
         """Ask a worker to end what it runs and to take nothing new."""
@@ -164,8 +167,15 @@ class Sites:
         (worker,) = [process for process in own if process.ppid() not in {other.pid for other in own}]
         return worker
 
-    def try_as(self, name: str, command: Sequence[str], **variables: str) -> subprocess.CompletedProcess[str]:
-        """Run a command as a site's user, with its worker's environment but without the lab's marks."""
+    def try_as(
+        self, name: str, command: Sequence[str], *, text: str = "", **variables: str
+    ) -> subprocess.CompletedProcess[str]:
+        """Run a command as a site's user, with its worker's environment but without the lab's marks.
+
+        Args:
+            text: what the command reads from its standard input.
+            variables: more of its environment.
+        """
         worker = self.worker(name)
         environment = {**worker.environ(), **variables}
         for mark in (processes.LAB_MARK, processes.SERVICE_MARK):
@@ -174,6 +184,7 @@ class Sites:
             command,
             env=environment,
             cwd="/",
+            input=text,
             capture_output=True,
             text=True,
             timeout=60,

@@ -1,0 +1,202 @@
+"""An edge worker is a process that something keeps alive: it is scaled, paused and ended from afar, site by site.
+
+Hint: `airflow edge list-workers`, or Admin → Edge Worker, shows the state, queues and capacity of each site.
+"""
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import pytest
+
+from labs.paths import run_directory
+from labs.runs import TaskInstance
+from labs.waiting import until
+from scenarios.judge import intervals, max_concurrent, sequential
+from scenarios.observing import Look, Observation
+from scenarios.sites import LOST, UP, Site, own_users
+
+pytestmark = pytest.mark.needs(executor="EdgeExecutor")
+
+DAG = "35_06_04_edge_worker_deployment"
+START = 60.0
+"""Seconds in which a worker that was started again must have registered; about 3 on two idle cores."""
+
+
+def accelerators(host):
+    """What the machine has of GPUs and TPUs."""
+    kinds = {"nvidia[0-9]*": "GPU", "kfd": "GPU", "accel*": "TPU"}
+    return sorted({kind for files, kind in kinds.items() if host.run(f"ls -d /dev/{files}").rc == 0})
+
+
+@dataclass(frozen=True)
+class Operation:
+    """One run, through which site-b was sent into maintenance, let out, and shut down while it ran a job.
+
+    Attributes:
+        run: at its end; its `looks` are from after the maintenance.
+        before: user, process and parent process of each site's worker, before all this.
+        known: the sites as Airflow knew them then.
+        paused, back: site-b in maintenance, and after it.
+        held: its task, seen when the maintenance ended; `other` is the same task of the other site.
+        ordered: when site-b was told to shut down, epoch seconds.
+        states: of site-b from then on until it was up again.
+    """
+
+    run: Observation
+    before: Mapping[str, Mapping[str, int]]
+    known: Mapping[str, Site]
+    paused: Site
+    back: Site
+    held: TaskInstance
+    other: TaskInstance
+    ordered: float
+    states: Sequence[str]
+
+
+@pytest.fixture(scope="module")
+def operated(airflow, sites, timeline):
+    """A run with two jobs for site-b, which is operated from afar meanwhile."""
+
+    def look(task_id):
+        return next((ti for ti in airflow.task_instances(run) if ti.task_id == task_id), None)
+
+    def other_site_done():
+        ti = look("look_around_site_a")
+        return (ti if ti.state == "success" else None), str(ti.state)
+
+    def job_runs():
+        jobs = [ti for ti in airflow.task_instances(run) if ti.task_id == "job"]
+        return (True if any(ti.state == "running" for ti in jobs) else None), ", ".join(str(ti.state) for ti in jobs)
+
+    def up_again(site):
+        if site.state not in states[-1:]:
+            states.append(site.state)
+        return site.state in UP and not workers["site-b"].is_running()
+
+    airflow.wait_for_dag(DAG, file=f"{DAG}.py")
+    states, looks, known = [], [], sites.all()
+    workers = {name: sites.worker(name) for name in ("site-a", "site-b")}
+    before = {name: {"user": w.uids().real, "worker": w.pid, "keeper": w.ppid()} for name, w in workers.items()}
+    sites.request_maintenance("site-b", "new disk")
+    try:
+        paused = sites.wait("site-b", lambda site: site.state == "maintenance mode", what="in maintenance")
+        run = airflow.trigger(DAG, {"jobs": 2, "seconds": 4})
+        other = until(other_site_done, what="site-a to work", timeout=60)
+        sites.wait("site-b", lambda site: site.heartbeat > paused.heartbeat, what="heard of")
+        held = look("look_around_site_b")
+    finally:
+        sites.exit_maintenance("site-b")
+    back = sites.wait("site-b", lambda site: site.state in UP, what="back")
+
+    until(job_runs, what="a job to run", timeout=60, interval=0.1)
+    ordered = time.time()
+    sites.request_shutdown("site-b")
+    sites.wait("site-b", up_again, what="shut down and up again", timeout=START + LOST)
+    ended = airflow.wait(run, watch=lambda instances: looks.append(Look(instances, {})))
+    timeline(run)
+    assert ended.state == "success", airflow.explain(run)
+    observation = Observation(airflow, ended, airflow.task_instances(ended), looks)
+    return Operation(observation, before, known, paused, back, held, other, ordered, states)
+
+
+def test_each_site_has_a_worker_that_is_kept_alive(operated, host, lab, evidence):
+    """On a bare machine: the worker is a child of the lab's supervisord, as a user of its own."""
+    machine, keeper = host("edge-worker"), int((run_directory(lab.name) / "supervisord.pid").read_text())
+    told = {name: operated.run.xcom(f"look_around_{name.replace('-', '_')}") for name in operated.before}
+    marked = any(machine.file(mark).exists for mark in ("/.dockerenv", "/run/.containerenv"))
+    evidence("sites", [{"site": name, **row, "place": told[name]["place"]} for name, row in operated.before.items()])
+    for name, row in operated.before.items():
+        assert {key: told[name][key] for key in row} == row, f"{name} tells otherwise than its machine"
+        assert row["keeper"] == keeper, "its parent is not the lab's supervisord"
+        assert told[name]["site"] == name
+        assert told[name]["accelerators"] == accelerators(machine)
+        assert (told[name]["place"] == "container") == marked, f"{name} calls its place {told[name]['place']}"
+    assert len({row["user"] for row in operated.before.values()}) == (2 if own_users() else 1)
+    assert operated.run.xcom("compare") == {name: told[name]["place"] for name in told}
+
+
+@pytest.mark.needs(platform=("docker", "kubernetes"))
+def test_workers_in_containers(operated, evidence):
+    """Where the platform is one of containers, each site says that it is in one."""
+    places = operated.run.xcom("compare")
+    evidence("places", places)
+    assert set(places.values()) <= {"container", "pod"}
+
+
+def test_workers_beside_an_accelerator(operated, host, sites, evidence):
+    """A site with a GPU or TPU finds it, and is told to serve a queue of its own for it."""
+    there = accelerators(host("edge-worker"))
+    if not there:
+        pytest.skip("needs a GPU or TPU; this machine has no /dev/nvidia*, /dev/kfd or /dev/accel*")
+    evidence("accelerators", there)
+    assert operated.run.xcom("look_around_site_a")["accelerators"] == there
+    assert sites.log(operated.run.one("compare"), "should serve a queue of its own")
+
+
+def test_the_backlog_waits_for_a_slot(operated, evidence):
+    """With the concurrency 1 of its only site, the jobs of a queue run one after the other; the rest stays queued."""
+    jobs, told = operated.run.all("job"), operated.run.xcom("capacity")
+    serving = [(site.name, site.concurrency) for site in operated.known.values() if "site_b" in site.queues]
+    evidence("jobs", [{"job": ti.label, "site": ti.hostname, "started": ti.started, "ended": ti.ended} for ti in jobs])
+    evidence("told", told)
+    assert serving == [("site-b", 1)]
+    assert {ti.hostname for ti in jobs} == {"site-b"}
+    assert sequential(jobs), "two jobs ran at once at a site of concurrency 1"
+    first, second = sorted(jobs, key=lambda ti: ti.started)
+    assert second.queued < first.ended < second.started, "the second job did not wait as queued for the first"
+    assert (told["at_once"], told["sites"]) == (1, ["site-b"])
+
+
+def test_maintenance_pauses_a_site(operated, evidence):
+    """In maintenance a site takes nothing: its task stays queued while another site works, and runs when it is back."""
+    here = operated.run.one("look_around_site_b")
+    evidence("in maintenance", {**vars(operated.paused), "its task": operated.held.state})
+    evidence("back", {**vars(operated.back), "its task": here.state})
+    assert "new disk" in operated.paused.comment and not operated.back.comment
+    assert operated.held.state == "queued", f"a site in maintenance took a task: it is {operated.held.state}"
+    assert (here.state, here.hostname) == ("success", "site-b")
+    assert here.started > operated.other.ended, "it had started before the other site was done"
+
+
+def test_a_worker_shut_down_from_afar_ends_its_job_first(operated, sites, services, lab, evidence):
+    """It ends what it runs, says that it is offline, and exits with 0; what keeps it alive starts it again."""
+    old, new = operated.before["site-b"]["worker"], sites.worker("site-b").pid
+    log = run_directory(lab.name) / "service-logs" / "supervisord.log"
+    exits = [line for line in log.read_text().splitlines() if "exited: site-b " in line]
+    jobs = operated.run.all("job")
+    evidence("states of site-b", operated.states)
+    evidence("worker", {"before": old, "after": new, "what supervisord says": exits[-1:]})
+    evidence("jobs", [{"job": ti.label, "state": ti.state, "try": ti.try_number, "seconds": ti.seconds} for ti in jobs])
+    assert sum(start < operated.ordered < end for start, end in intervals(jobs)) == 1, "no job ran when the order came"
+    assert operated.states[0] == "shutdown request" and "offline" in operated.states, operated.states
+    assert all((ti.state, ti.try_number) == ("success", 1) for ti in jobs), "a job was not ended in order"
+    assert exits and "exit status 0" in exits[-1], "the worker did not end in order"
+    assert str(old) != str(new) == services.incarnation("site-b").id
+    assert sites.all()["site-b"].queues == operated.known["site-b"].queues
+
+
+def test_capacity_changes_while_it_runs(run_dag, sites, evidence):
+    """Twice the concurrency, and a second site for the queue: more jobs at once, by the same two processes."""
+    workers = {name: sites.worker(name).pid for name in ("site-a", "site-b")}
+    try:
+        sites.set_concurrency("site-b", 2)
+        sites.add_queue("site-a", "site_b")
+        added = sites.all()["site-a"]
+        sites.wait("site-b", lambda site: site.concurrency == 2, what="of concurrency 2")
+        # a worker learns its queues as the answer to a heartbeat
+        sites.wait("site-a", lambda site: site.heartbeat > added.heartbeat, what="told its queues")
+        run = run_dag({"jobs": 4, "seconds": 3})
+    finally:
+        sites.remove_queue("site-a", "site_b")
+        sites.set_concurrency("site-b", 1)
+        sites.wait("site-b", lambda site: site.concurrency == 1, what="of concurrency 1")
+    jobs, told = run.all("job"), run.xcom("capacity")
+    at = {name: [ti for ti in jobs if ti.hostname == name] for name in workers}
+    evidence("jobs", [{"site": name, "jobs": len(own), "at once": max_concurrent(own)} for name, own in at.items()])
+    evidence("told", told)
+    assert max_concurrent(at["site-b"]) == 2, "site-b did not run two jobs at once"
+    assert at["site-a"], "the second site took no job of the queue"
+    assert max_concurrent(jobs) > 2, "both sites together ran no more jobs at once than site-b alone"
+    assert told["sites"] == ["site-a", "site-b"]
+    assert {name: sites.worker(name).pid for name in workers} == workers, "a worker was started again for it"
