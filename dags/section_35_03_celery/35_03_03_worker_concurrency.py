@@ -130,9 +130,9 @@ def worker_concurrency():
                 samples.append(sample)
         return {
             "samples": len(samples),
-            "most_active": max(sum(sample["active"].values()) for sample in samples),
-            "most_reserved": max(sum(sample["reserved"].values()) for sample in samples),
-            "most_waiting": max(sample["waiting"] for sample in samples),
+            "most_active": max((sum(sample["active"].values()) for sample in samples), default=0),
+            "most_reserved": max((sum(sample["reserved"].values()) for sample in samples), default=0),
+            "most_waiting": max((sample["waiting"] for sample in samples), default=0),
         }
 
     @task(queue="io_bound", execution_timeout=timedelta(seconds=2))

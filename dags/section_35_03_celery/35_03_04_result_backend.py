@@ -44,10 +44,13 @@ def message():
 
 
 def results():
-    """The result backend, over connections of its own: those of the worker must not be used by two processes."""
+    """The result backend, over connections of its own: a task is a fork of its worker, and may not share those.
+
+    None where no Celery worker runs the task: there are no results then.
+    """
     from airflow.providers.celery.executors.celery_executor_utils import create_celery_app
 
-    return create_celery_app(conf).backend
+    return create_celery_app(conf).backend if message() else None
 
 
 @dag(
@@ -66,7 +69,9 @@ def result_backend():
         for key in ("result_backend", "task_track_started", "result_backend_sqlalchemy_engine_options"):
             value, source = options.get(key, (None, None))
             log.info("[celery] %s = %s   (from: %s)", key, value, source)
-        backend = results()
+        if (backend := results()) is None:
+            log.warning("No Celery worker runs this task, so there are no results: run this in the lab celery.")
+            return None
         log.info("That is Celery's %s; a result expires after %s.", type(backend).__name__, backend.expires)
         expires = backend.expires.total_seconds()
         return {"backend": type(backend).__name__, "from": options["result_backend"][1], "expires_seconds": expires}
@@ -97,7 +102,7 @@ def result_backend():
         for name in ("produce", "fail"):
             celery_task = ti.xcom_pull(task_ids=name, key="celery_task")
             if celery_task is None:
-                log.warning("No Celery worker ran %s, so it has no result: run this in the lab celery.", name)
+                log.warning("No Celery worker ran %s, so it has no result.", name)
                 continue
             deadline = time.monotonic() + 10
             while (row := backend.get_task_meta(celery_task, cache=False))["status"] == "STARTED":
@@ -121,7 +126,9 @@ def result_backend():
     @task
     def cleanup(compared):
         """Adds a result that is two days old, and has Celery remove what has expired."""
-        backend = results()
+        if (backend := results()) is None:
+            log.warning("No Celery worker runs this task, so there is nothing to clean up.")
+            return None
         row = backend.task_cls(str(uuid.uuid4()))
         row.status, row.date_done = "SUCCESS", datetime.now(timezone.utc) - timedelta(days=2)
         old = row.task_id

@@ -102,6 +102,8 @@ def task_priority_celery():
     def report(ready, alarmed, spans):
         """The order in which the slot was taken; whom urgent overtook, and whom it did not."""
         spans = sorted(spans, key=lambda span: span["started"])
+        if any(span["weight"] is None for span in spans):
+            log.warning("No Celery worker ran these tasks, so there was no one slot: run this in the lab celery.")
         for span in spans:
             since = span["started"] - ready
             log.info("after %4.1f s  %-13s effective weight %s", since, span["task"], span["weight"])

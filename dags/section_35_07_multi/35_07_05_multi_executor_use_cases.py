@@ -63,6 +63,8 @@ def first(*wanted):
 
 LOCAL, CELERY, EDGE = first("LocalExecutor"), first("CeleryExecutor"), first("EdgeExecutor")
 LARGE = first("KubernetesExecutor", "CeleryExecutor")
+PATTERNS = ["LocalExecutor", "CeleryExecutor", "EdgeExecutor", "KubernetesExecutor"]
+"""The executors that the patterns use."""
 
 
 def done(ti, begin, value):
@@ -140,8 +142,9 @@ def multi_executor_use_cases():
     @task
     def costs(found, params=None):
         """What each task costs per hour as a pod; what a worker costs; how often a task must run to pay for one."""
-        if "KubernetesExecutor" not in configured_executors():
-            log.warning("KubernetesExecutor is not configured here: its half is not applicable; pods are estimated.")
+        missing = [executor for executor in PATTERNS if executor not in configured_executors()]
+        for executor in missing:
+            log.warning("%s is not configured here: its half of a pattern is not applicable.", executor)
         table = {}
         for each in found:
             a_pod = params["pod_price"] * (each["seconds"] + params["pod_start"]) / 3600
@@ -156,7 +159,7 @@ def multi_executor_use_cases():
             "tasks": {each["task"]: {"executor": each["executor"], "ran_on": each["ran_on"]} for each in found},
             "values": {each["task"]: each["value"] for each in found},
             "costs": table,
-            "kubernetes": "KubernetesExecutor" in configured_executors(),
+            "missing": missing,
         }
 
     costs([*fast_and_heavy(), *development_and_production(), *sites_and_centre()])
