@@ -10,6 +10,7 @@ from airflow_client.client import TaskInstanceApi, TaskInstanceResponse
 
 from labs.airflow import Airflow
 from labs.runs import Run, TaskInstance
+from labs.waiting import until
 
 
 @dataclass(frozen=True)
@@ -93,5 +94,13 @@ class Observation:
         return [self.airflow.xcom(ti) for ti in self.all(*task_ids)]
 
     def log(self, task_id: str) -> str:
-        """The log of the only instance of a task."""
-        return self.airflow.log(self.one(task_id))
+        """The log of the only instance of a Python task, to its end.
+
+        Some executors deliver the end of a log only after the task has ended.
+        """
+
+        def probe() -> tuple[str | None, str]:
+            text = self.airflow.log(self.one(task_id))
+            return (text if "Done. Returned value was:" in text else None), "its end is missing"
+
+        return until(probe, what=f"the log of {task_id}", timeout=30, interval=0.5)

@@ -46,6 +46,7 @@ def test_what_the_lab_sets_is_in_force(lab, overview, options, evidence):
     assert not missing, f"the task's environment lacks {', '.join(sorted(missing))}"
 
 
+@pytest.mark.needs(executor=("LocalExecutor", "CeleryExecutor", "KubernetesExecutor"))  # an edge site has no file
 def test_then_the_file(overview, options, host, evidence):
     """What stands in airflow.cfg, and not in the environment, is in force too."""
     path = overview.xcom("core_options")["file"]
