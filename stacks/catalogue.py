@@ -75,6 +75,13 @@ QUICK: Mapping[str, str] = {
 }
 """Time-outs shorter than in production, but not so short that a busy two-core machine looks dead."""
 
+CELERY: Mapping[str, str] = {
+    # One process sends what the scheduler hands over, so that its order is the order in the broker; CPUs - 1 otherwise.
+    "celery.sync_parallelism": "1",
+    # As long as the provider's own default; said here, Celery does not warn of it in every task.
+    "celery_broker_transport_options.visibility_timeout": "86400",
+}
+
 LABS: Mapping[str, Lab] = {
     lab.name: lab
     for lab in (
@@ -99,7 +106,7 @@ LABS: Mapping[str, Lab] = {
                 "io": Workers(("io_bound",), concurrency=2),
                 "compute": Workers(("compute",)),
             },
-            options=QUICK,
+            options={**QUICK, **CELERY},
         ),
         Lab(
             name="kubernetes",
@@ -129,7 +136,7 @@ LABS: Mapping[str, Lab] = {
             needs=("a Redis server: from the PATH, or a wheel for Python up to 3.12",),
             workers={"default": Workers(("default",), concurrency=2)},
             sites={"site-a": Site(("default", "site_a"))},
-            options={"core.parallelism": "2", **QUICK},
+            options={"core.parallelism": "4", **QUICK, **CELERY},
         ),
         Lab(
             name="ha",
