@@ -130,7 +130,7 @@ def test_a_second_up_at_the_same_time_is_refused(lab: RunLab, name: str) -> None
         wait_for_line(first, "home made")
         done = lab("up", "local", "--name", name, "--engine", "embedded")
         assert done.returncode == 1
-        assert f"`up` of {name} is running as process" in sentence(done)
+        assert f"`up` of lab {name} is running as process" in sentence(done)
         first.communicate(timeout=300)
     assert first.returncode == 0
     assert lab("status", name).returncode == 0
