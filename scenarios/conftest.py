@@ -11,6 +11,7 @@ docstring of the test or the module is shown when the check does not pass.
 from __future__ import annotations
 
 import signal
+import tempfile
 from collections.abc import Callable, Generator, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -202,10 +203,12 @@ def probes(lab: Lab, airflow: Airflow) -> Iterator[frozenset[str]]:
 
 @pytest.fixture
 def start_probe(
-    probes: frozenset[str], airflow: Airflow, tmp_path: Path, timeline: Callable[[Run], list[TaskInstance]]
+    probes: frozenset[str], airflow: Airflow, timeline: Callable[[Run], list[TaskInstance]]
 ) -> Iterator[Callable[..., ProbeRun]]:
     """`start_probe(dag_id, conf=None)`: a run of a probe DAG, drawn in the report; see `scenarios.probing`."""
-    with probe_runs(airflow, tmp_path) as start:
+    # not tmp_path, which other users cannot walk to
+    with tempfile.TemporaryDirectory() as folder, probe_runs(airflow, Path(folder)) as start:
+        Path(folder).chmod(0o711)
 
         def start_probe(dag_id: str, conf: Mapping[str, Any] | None = None) -> ProbeRun:
             probe = start(dag_id, conf)
@@ -232,8 +235,12 @@ def sites(lab: Lab, airflow: Airflow) -> Sites:
 
 
 @pytest.fixture
-def faults(services: ProcessServices, airflow: Airflow, evidence: Callable[[str, Any], None]) -> Faults:
+def faults(
+    services: ProcessServices, sites: Sites, lab: Lab, airflow: Airflow, evidence: Callable[[str, Any], None]
+) -> Faults:
     """What can be broken in the lab, as context managers: `with faults.killed("scheduler"): …`."""
+    if "edge-worker" in lab.outputs["services"]:
+        return Faults(services, airflow, evidence, sites.unwell)
     return Faults(services, airflow, evidence)
 
 

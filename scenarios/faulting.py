@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -80,6 +80,13 @@ class Services(Protocol):
     def addresses(self, service: str) -> list[str]:
         """The addresses of a service."""
 
+    def cut_off(self, service: str) -> AbstractContextManager[Callable[[], str]]:
+        """Nothing that a service sends reaches the API server meanwhile; gives a function that says so, with proof.
+
+        Raises:
+            LabError: the platform cannot do it, or something came through.
+        """
+
 
 @contextmanager
 def late_fails() -> Iterator[None]:
@@ -120,12 +127,20 @@ class Faults:
 
     Args:
         record: called with a label and the steps of a fault when it is over, whatever came of it.
+        unwell: what else is not as it should be, in words; it may take signs of life only from after a moment.
     """
 
-    def __init__(self, services: Services, airflow: Airflow, record: Callable[[str, Any], None]) -> None:
+    def __init__(
+        self,
+        services: Services,
+        airflow: Airflow,
+        record: Callable[[str, Any], None],
+        unwell: Callable[[float], str] = lambda _since: "",
+    ) -> None:
         self._services = services
         self._airflow = airflow
         self._record = record
+        self._unwell = unwell
 
     @contextmanager
     def killed(self, service: str) -> Iterator[Fault]:
@@ -152,6 +167,16 @@ class Faults:
             fault.prove("landed", f"process {old.id} is gone; refused: {self._refused(service)}")
             yield fault
             fault.prove("still down at the end of the block", f"refused: {self._refused(service)}")
+
+    @contextmanager
+    def cut_off(self, service: str) -> Iterator[Fault]:
+        """A service whose line to the API server is dead while the block runs: what it sends vanishes."""
+        with self._fault(f"{service} cut off") as fault:
+            with self._services.cut_off(service) as proof:
+                fault.prove("landed", proof())
+                yield fault
+                fault.prove("still cut off at the end of the block", proof())
+            fault.since = time.time()
 
     @contextmanager
     def task_process_killed(self, *instances: TaskInstance) -> Iterator[Fault]:
@@ -246,4 +271,5 @@ class Faults:
                 return None, f"{component} is {seen.status}"
             if seen.heartbeat and seen.heartbeat.timestamp() < since:
                 return None, f"the last heartbeat of {component} is {since - seen.heartbeat.timestamp():.0f} s too old"
-        return True, "healthy"
+        unwell = self._unwell(since)
+        return (None, unwell) if unwell else (True, "healthy")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import socket
 import xmlrpc.client
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from labs import processes
 from labs.errors import LabError
 from labs.runs import TaskInstance
 from labs.waiting import until
+from scenarios import cutting
 from scenarios.faulting import Incarnation
 
 
@@ -88,6 +89,20 @@ class ProcessServices:
 
     def addresses(self, service: str) -> list[str]:
         return self._endpoints[service]
+
+    @contextlib.contextmanager
+    def cut_off(self, service: str) -> Iterator[Callable[[], str]]:
+        user = self.incarnation(service).parts[0].uids().real
+        (address,) = self._endpoints["api-server"]
+        host, _, port = address.rpartition(":")
+
+        def proof() -> str:
+            if cutting.connects(user, host, int(port)) or self.refused("api-server"):
+                raise LabError(f"{service} is cut off, but its user {user} reaches {address}, or nobody does")
+            return f"user {user} does not reach {address}, others do; {dropped()} packets dropped so far"
+
+        with cutting.cut(user, int(port)) as dropped:
+            yield proof
 
     def refused(self, service: str) -> list[str]:
         return [address for address in self._endpoints[service] if not _accepts(address)]

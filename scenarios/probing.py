@@ -172,6 +172,7 @@ def probe_runs(airflow: Airflow, folder: Path) -> Iterator[Callable[..., ProbeRu
     def start(dag_id: str, conf: Mapping[str, Any] | None = None) -> ProbeRun:
         own = folder / f"run{len(started)}"
         own.mkdir()
+        own.chmod(0o777)  # a site runs its tasks as a user of its own
         run = airflow.trigger(dag_id, {"folder": str(own), **(conf or {})})
         started.append(ProbeRun(airflow, run, own))
         return started[-1]

@@ -101,6 +101,15 @@ class Sites:
         except WaitTimeout as error:
             raise AssertionError(str(error)) from error
 
+    def unwell(self, since: float) -> str:
+        """Which site is not up, or sent no heartbeat after `since` (epoch seconds), in words; "" for none."""
+        for site in self.all().values():
+            if site.state not in UP:
+                return f"{site.name} is {site.state}"
+            if site.heartbeat.timestamp() < since:
+                return f"the last heartbeat of {site.name} is {since - site.heartbeat.timestamp():.0f} s too old"
+        return ""
+
     def request_maintenance(self, name: str, comment: str) -> None:
         """Ask a worker to end what it runs and to take nothing new."""
         self._ask("POST", f"worker/{name}/maintenance", {"maintenance_comment": comment})

@@ -1,0 +1,71 @@
+"""A site is cut off from the API server for 30 s, while it runs two tasks that end meanwhile.
+
+Airflow's contract: a worker and the supervisors of its tasks send again what was not answered: "the maximum number of
+retry attempts to the execution API server" is `[workers] execution_api_retries`, and a task is ended only after
+`max_failed_heartbeats` "consecutive failed heartbeats". So an outage that is shorter than both that and `[scheduler]
+task_instance_heartbeat_timeout` costs no task. The latter is 300 s in production; this scenario runs with 120 s.
+Source: https://airflow.apache.org/docs/apache-airflow/stable/configurations-ref.html#workers
+
+Hint: the site's log shows what it sent again; a task that the scheduler gave up is named in the scheduler's log.
+"""
+
+import time
+
+import pytest
+
+from labs.waiting import until
+from scenarios import cutting
+from scenarios.judge import states
+
+pytestmark = pytest.mark.needs(executor="EdgeExecutor")
+
+SITE = "site-a"
+OUTAGE = 30.0
+"""Seconds."""
+
+
+def test_tasks_end_meanwhile_and_their_results_arrive_later(lab, airflow, faults, sites, start_probe, evidence):
+    """What ran goes on and ends, Airflow learns of it when the line is back, and each task is executed once."""
+    if missing := cutting.missing():
+        pytest.skip(missing)
+    slots = sites.all()[SITE].concurrency
+    with lab.reconfigured({"scheduler.task_instance_heartbeat_timeout": "120"}):
+        probe = start_probe("probe_executions")
+        across = {execution.task for execution in probe.wait_for_full_slots(slots)}
+
+        with faults.cut_off(SITE) as fault:
+            lost = sites.wait(SITE, lambda site: site.state == "unknown", what="taken for lost", timeout=OUTAGE)
+            noticed = time.time() - fault.at
+            probe.release()
+
+            def ended():
+                done = [execution for execution in probe.executions() if execution.ended]
+                return (done if len(done) == slots else None), f"{len(done)} of {slots} ended"
+
+            done = until(ended, what="the tasks to end at the site", timeout=OUTAGE)
+            until(
+                lambda: (True if time.time() > fault.at + OUTAGE else None, f"{time.time() - fault.at:.0f} s"),
+                what=f"the outage to have lasted {OUTAGE:.0f} s",
+                timeout=OUTAGE,
+            )
+            during = states(airflow.task_instances(probe.run))
+        run = airflow.wait(probe.run)
+
+    account = probe.account()
+    recorded = {ti.task_id: ti.ended.timestamp() for ti in airflow.task_instances(run)}
+    rows = [
+        {"task": each.task, "by its process": each.ended - fault.at, "as recorded": recorded[each.task] - fault.at}
+        for each in done
+    ]
+    evidence("states at the end of the outage", during)
+    evidence("seconds after the cut", {"taken for lost": noticed, "healthy again": fault.down})
+    evidence("ends of the tasks that ran, seconds after the cut", rows)
+    evidence("tasks", account)
+    assert lost.state == "unknown"
+    assert {execution.task for execution in done} == across
+    assert during.get("running") == slots, "Airflow learned of the end while the site was cut off"
+    assert run.state == "success", f"the run ended as {run.state}\n{airflow.explain(run)}"
+    for row in account:
+        assert row["executions started"] == row["completed"] == row["tries"] == 1, f"{row} was not executed just once"
+    for row in rows:
+        assert 0 < row["by its process"] <= row["as recorded"] < OUTAGE, f"{row} was not recorded as it was"
