@@ -172,11 +172,13 @@ class Faults:
     def cut_off(self, service: str) -> Iterator[Fault]:
         """A service whose line to the API server is dead while the block runs: what it sends vanishes."""
         with self._fault(f"{service} cut off") as fault:
-            with self._services.cut_off(service) as proof:
-                fault.prove("landed", proof())
-                yield fault
-                fault.prove("still cut off at the end of the block", proof())
-            fault.since = time.time()
+            try:
+                with self._services.cut_off(service) as proof:
+                    fault.prove("landed", proof())
+                    yield fault
+                    fault.prove("still cut off at the end of the block", proof())
+            finally:
+                fault.since = time.time()
 
     @contextmanager
     def task_process_killed(self, *instances: TaskInstance) -> Iterator[Fault]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from typing import Any
@@ -31,6 +33,7 @@ class Lab:
     status: str = "healthy"
     stray: list[str] = field(default_factory=list)
     started: int = 0
+    silent: bool = False
 
     def states(self) -> dict[str, str]:
         return {"api": "RUNNING" if self.pid in self.alive else "STOPPED"}
@@ -76,6 +79,17 @@ class Lab:
     def refused(self, service: str) -> list[str]:
         return [] if self.pid in self.alive else [ADDRESS]
 
+    @contextmanager
+    def cut_off(self, service: str) -> Iterator[Callable[[], str]]:
+        self.silent = True
+        try:
+            yield lambda: f"{service} is silent"
+        finally:
+            self.silent = not self.heals
+
+    def unwell(self, since: float) -> str:
+        return "a site is lost" if self.silent else ""
+
     def health(self) -> dict[str, ComponentHealth]:
         return {"scheduler": ComponentHealth(self.status, datetime.now(timezone.utc))}
 
@@ -98,7 +112,7 @@ def faults(lab: Lab, record: dict[str, Any], monkeypatch: pytest.MonkeyPatch) ->
         return real(probe, **{**options, "timeout": 0.1, "interval": 0.01})
 
     monkeypatch.setattr(faulting, "until", soon)
-    return Faults(lab, lab, record.__setitem__)  # type: ignore[arg-type]
+    return Faults(lab, lab, record.__setitem__, lab.unwell)  # type: ignore[arg-type]
 
 
 def steps(record: dict[str, Any]) -> list[str]:
@@ -125,6 +139,28 @@ def test_a_stopped_service_is_down_while_the_block_runs(lab: Lab, faults: Faults
     assert lab.states() == {"api": "RUNNING"}
     proven = ["steady state", "landed", "still down at the end of the block", "recovered", "nothing left over"]
     assert steps(record) == proven
+
+
+def test_a_service_is_cut_off_while_the_block_runs(lab: Lab, faults: Faults, record: Any) -> None:
+    with faults.cut_off("api") as fault:
+        assert lab.silent
+        assert fault.down is None
+    assert not lab.silent
+    proven = ["steady state", "landed", "still cut off at the end of the block", "recovered", "nothing left over"]
+    assert steps(record) == proven
+
+
+def test_a_line_is_mended_whatever_happens_in_the_block(lab: Lab, faults: Faults, record: Any) -> None:
+    with pytest.raises(ValueError, match="in the block"), faults.cut_off("api"):
+        raise ValueError("in the block")
+    assert not lab.silent
+    assert steps(record) == ["steady state", "landed", "recovered"]
+
+
+def test_what_else_is_unwell_keeps_a_lab_from_being_recovered(lab: Lab, faults: Faults) -> None:
+    lab.heals = False
+    with pytest.raises(AssertionError, match="the lab to recover after api cut off; last state: a site is lost"):
+        entered(faults.cut_off("api"))
 
 
 def test_a_killed_task_process_touches_no_service(lab: Lab, faults: Faults, record: Any) -> None:
