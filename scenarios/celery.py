@@ -1,0 +1,132 @@
+"""Celery as it looks from outside: what waits in the broker, what each worker took, what the result backend holds."""
+
+from __future__ import annotations
+
+import json
+import re
+import socket
+import subprocess
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import psutil
+
+from labs import processes
+from labs.runs import Run
+from labs.waiting import until
+from scenarios.faulting_process import ProcessServices
+
+TAKEN = re.compile(
+    r"\[(?P<message>[0-9a-f-]{36})\] Executing workload in Celery: .*?"
+    r" task_id='(?P<task_id>[^']+)', dag_id='[^']+', run_id='(?P<run_id>[^']+)',.*?"
+    r" map_index=(?P<map_index>-?\d+),.*? queue='(?P<queue>[^']+)',.*? priority_weight=(?P<weight>\d+)"
+)
+
+RESULTS = """
+import json, os, sys
+from sqlalchemy import bindparam, create_engine, text
+engine = create_engine(os.environ["AIRFLOW__CELERY__RESULT_BACKEND"].removeprefix("db+"))
+query = text("select task_id, status, result is null from celery_taskmeta where task_id in :ids")
+with engine.connect() as connection:
+    rows = connection.execute(query.bindparams(bindparam("ids", expanding=True)), {"ids": sys.argv[1:]})
+    print(json.dumps([list(row) for row in rows]))
+"""
+
+
+@dataclass(frozen=True)
+class Taken:
+    """One task instance as a worker wrote it down when it took it.
+
+    Attributes:
+        message: Celery's id of the message that brought it.
+        weight: the effective `priority_weight` that the message says.
+    """
+
+    worker: str
+    message: str
+    task_id: str
+    map_index: int
+    queue: str
+    weight: int
+
+
+@dataclass(frozen=True)
+class Result:
+    """One row of the result backend; `empty` says that it holds no value."""
+
+    status: str
+    empty: bool
+
+
+class Celery:
+    """The Celery workers of one lab, with their broker and result backend.
+
+    Args:
+        services: of the lab's outputs.
+    """
+
+    def __init__(self, services: Mapping[str, list[dict[str, Any]]], platform: ProcessServices) -> None:
+        self._services = services
+        self._platform = platform
+
+    def worker(self, name: str) -> psutil.Process:
+        """The main process of a worker."""
+        return psutil.Process(int(self._platform.incarnation(name).id))
+
+    def queues(self) -> dict[str, list[str]]:
+        """Worker → the queues that it was started for."""
+        return {worker["name"]: worker["queues"] for worker in self._services["worker"]}
+
+    def taken(self, run: Run) -> list[Taken]:
+        """What each worker took of a run, from its own log, each worker's in the order in which it took them."""
+        return [
+            Taken(worker["name"], m["message"], m["task_id"], int(m["map_index"]), m["queue"], int(m["weight"]))
+            for worker in self._services["worker"]
+            for m in TAKEN.finditer(Path(worker["log"]).read_text(errors="replace"))
+            if m["run_id"] == run.run_id
+        ]
+
+    def waiting(self, *lists: str) -> dict[str, int]:
+        """How many messages wait in each of these lists of the broker."""
+        url = urlsplit(self._environment()["AIRFLOW__CELERY__BROKER_URL"])
+        with socket.create_connection((url.hostname or "", url.port or 0), timeout=10) as connection:
+            commands = [f"AUTH {url.password}", *(f"LLEN {name}" for name in lists)]
+            connection.sendall("".join(f"{command}\r\n" for command in commands).encode())
+            with connection.makefile("rb") as answers:
+                assert answers.readline() == b"+OK\r\n", "the broker refused the login of the lab's own workers"
+                return {name: int(answers.readline().removeprefix(b":")) for name in lists}
+
+    def results(self, messages: Iterable[str]) -> dict[str, Result]:
+        """The rows that the result backend has for these messages, by message."""
+        ended = subprocess.run(
+            ["python", "-c", RESULTS, *messages],
+            env=self._environment(),
+            cwd="/",
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+        assert ended.returncode == 0, f"the result backend could not be read: {ended.stderr.strip().splitlines()[-1:]}"
+        return {message: Result(status, empty) for message, status, empty in json.loads(ended.stdout)}
+
+    def ended(self, messages: Iterable[str]) -> dict[str, Result]:
+        """The same once none of them is `STARTED`: a worker writes the end just after the task has ended."""
+        wanted = list(messages)
+
+        def probe() -> tuple[dict[str, Result] | None, str]:
+            found = self.results(wanted)
+            done = len(found) == len(wanted) and all(row.status != "STARTED" for row in found.values())
+            return (found if done else None), f"{len(found)} of {len(wanted)} rows: {sorted(found.items())}"
+
+        return until(probe, what="the workers to write down how their messages ended", timeout=30, interval=0.5)
+
+    def _environment(self) -> dict[str, str]:
+        """What a worker was started with, but without the lab's marks."""
+        environment = self.worker(next(iter(self.queues()))).environ()
+        for mark in (processes.LAB_MARK, processes.SERVICE_MARK):
+            del environment[mark]
+        return environment
