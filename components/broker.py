@@ -60,7 +60,7 @@ class Broker(pulumi.ComponentResource):
                 environment={"SETTINGS_DIGEST": settings.apply(_digest)},
                 ports=[REDIS],
                 volumes=[data, configuration],
-                health=Health(tcp=endpoint.address, timeout=30),
+                health=Health(tcp=endpoint.address, timeout=120),
             ),
             child,
         )

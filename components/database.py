@@ -90,7 +90,7 @@ class MetadataDatabase(pulumi.ComponentResource):
                 secrets={"POSTGRES_PASSWORD": args.password},
                 ports=[SQL],
                 volumes=[data],
-                health=Health(tcp=sql.address, timeout=60),
+                health=Health(tcp=sql.address, timeout=120),
                 stop=Stop("INT", grace=20),  # a fast shutdown: open sessions are ended, not waited for
             ),
             child,

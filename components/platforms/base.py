@@ -34,7 +34,7 @@ class Health:
     tcp: pulumi.Input[str] = ""
     log: str = ""
     file: pulumi.Input[str] = ""
-    timeout: float = 120.0
+    timeout: float = 300.0
 
 
 @dataclass(frozen=True)

@@ -31,14 +31,13 @@ def up(lab: RunLab) -> Iterator[Lab]:
     done = lab("up", "local", "--name", NAME)
     assert done.returncode == 0, done.stderr
     running = Lab.of(NAME)
-    ports = listening(processes.marked(str(run_directory(NAME))))
-    assert ports
+    listeners = [process for process in processes.marked(str(run_directory(NAME))) if listening([process])]
+    assert listeners
     yield running
     done = lab("down", NAME)
     assert done.returncode == 0, done.stderr
     assert remains(NAME) == NOTHING
-    still = {c.laddr.port for c in psutil.net_connections("tcp") if c.status == psutil.CONN_LISTEN and c.laddr}
-    assert not still & {port for _, port in ports}
+    assert not [process for process in listeners if process.is_running()]  # by pid and start, so no other will do
 
 
 def listening(members: list[psutil.Process]) -> set[tuple[str, int]]:
