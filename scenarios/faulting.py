@@ -105,6 +105,7 @@ class Fault:
         at: when it was injected, epoch seconds.
         since: heartbeats from after this moment count as signs of recovery; 0 when no service was touched.
         down: seconds from `at` until the lab was healthy again; None before.
+        before: the services' states before it.
         gone: what it proved to have ended.
         steps: what proves each step, for the report.
     """
@@ -113,6 +114,7 @@ class Fault:
     at: float = 0.0
     since: float = 0.0
     down: float | None = None
+    before: Mapping[str, str] = field(default_factory=dict)
     gone: list[Incarnation] = field(default_factory=list)
     steps: list[dict[str, Any]] = field(default_factory=list)
 
@@ -155,6 +157,7 @@ class Faults:
             fault.since = time.time()
             fault.prove("landed", f"process {old.id} is gone, {len(others)} of the {len(old.parts) - 1} beside it live")
             self._recovered(fault, service)
+            self._clean(fault)
             yield fault
 
     @contextmanager
@@ -196,7 +199,7 @@ class Faults:
     def _fault(self, name: str, service: str = "") -> Iterator[Fault]:
         """The steps around an injection; `service` is the one that is touched, "" for none."""
         before = self._services.states()
-        fault = Fault(name)
+        fault = Fault(name, before=before)
         try:
             until(lambda: self._steady(0.0), what=f"the lab to be in steady state before {name}", timeout=30)
             mains = {other: self._services.incarnation(other).id for other in before}
@@ -209,7 +212,7 @@ class Faults:
                     fault.since = time.time()
                     self._services.start(service)
                 self._recovered(fault, service)
-                self._clean(fault, before)
+                self._clean(fault)
             now = {other: self._services.incarnation(other).id for other in before}
             new = ", ".join(f"{other} {mains[other]} → {now[other]}" for other in before if now[other] != mains[other])
             fault.prove("nothing left over", f"no old or stray process; new main processes: {new or 'none'}")
@@ -229,15 +232,15 @@ class Faults:
             since = "; every component sent a heartbeat since" if fault.since else ""
             fault.prove("recovered", f"all services run, answer and are healthy{since}")
 
-    def _clean(self, fault: Fault, before: Mapping[str, str]) -> None:
+    def _clean(self, fault: Fault) -> None:
         def clean() -> tuple[bool | None, str]:
             left = [each for old in fault.gone for each in self._services.remains(old)] + self._services.strays()
-            return (None if left else True), "; ".join(left)
+            return (None if left else True), "; ".join(dict.fromkeys(left))
 
         with late_fails():
             until(clean, what=f"no old and no stray process after {fault.name}", timeout=10)
         after = self._services.states()
-        assert after == before, f"the services differ after {fault.name}: {after} instead of {before}"
+        assert after == fault.before, f"the services differ after {fault.name}: {after} instead of {fault.before}"
 
     def _gone(self, fault: Fault, old: Incarnation) -> list[str]:
         """Wait until the main process is gone; returns what else of the incarnation lives at that moment."""

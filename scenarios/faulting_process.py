@@ -124,7 +124,7 @@ def _ancestors(process: psutil.Process) -> set[int]:
 
 def _told(process: psutil.Process) -> str:
     with contextlib.suppress(psutil.Error):
-        return f"{process.pid} {' '.join(process.cmdline())[:80]}"
+        return f"{process.pid} {' '.join(process.cmdline())[:80].strip()}"
     return f"{process.pid} (gone)"
 
 

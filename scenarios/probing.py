@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -10,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import psutil
 from airflow_client.client import DAGApi, DagRunApi, DagRunMutableStates, DAGRunPatchBody
 
 from labs.airflow import Airflow, AirflowError
@@ -17,6 +20,9 @@ from labs.runs import FINISHED_RUN, Run
 from labs.waiting import until
 
 PROBES = Path(__file__).parent / "probes"
+
+REPORT_FAILED = re.compile(r"this is the 1st time calling it|failed_heartbeats=1\b")
+"""What LocalExecutor's workers log when the API server does not take a task's report, and is asked again or not."""
 
 
 @contextmanager
@@ -159,9 +165,23 @@ class ProbeRun:
         until(probe, what=f"{slots} tasks of {self.run.dag_id} to run and the others to be queued", timeout=30)
         return found
 
+    def going_on(self) -> list[str]:
+        """The tasks of executions that have not come to their end, and whose process lives on this machine."""
+        return [each.task for each in self.executions() if not each.ended and psutil.pid_exists(each.pid)]
+
     def release(self) -> None:
         """Let every execution come to its end."""
         (self.folder / "release").touch()
+
+
+def reports_fail(said: Callable[[], str], tasks: int) -> float:
+    """Wait until the reports of so many running tasks have failed, says what the scheduler's log `said`; when."""
+
+    def probe() -> tuple[float | None, str]:
+        failed = len(REPORT_FAILED.findall(said()))
+        return (time.time() if failed >= tasks else None), f"{failed} failed"
+
+    return until(probe, what=f"the reports of {tasks} running tasks to fail", timeout=30, interval=0.1)
 
 
 @contextmanager
