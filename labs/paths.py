@@ -36,10 +36,13 @@ def _usable(preferred: Path, system: Path) -> Path:
     return preferred
 
 
+CHECKOUT = hashlib.sha256(str(PROJECT_ROOT).encode()).hexdigest()[:8]
+"""Tells this checkout from others that keep things in the same places."""
+
+
 def state_root() -> Path:
     """The folder that holds one folder per lab of this checkout."""
-    tag = hashlib.sha256(str(PROJECT_ROOT).encode()).hexdigest()[:8]
-    return _usable(PROJECT_ROOT / ".lab", Path("/var/lib/airflow-executor-labs") / tag)
+    return _usable(PROJECT_ROOT / ".lab", Path("/var/lib/airflow-executor-labs") / CHECKOUT)
 
 
 def lab_directory(name: str) -> Path:

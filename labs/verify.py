@@ -13,7 +13,7 @@ from pathlib import Path
 from labs.console import err, out, plural
 from labs.errors import ExitCode, LabError
 from labs.lab import Lab
-from labs.paths import PROJECT_ROOT, cache_root, make_private
+from labs.paths import CHECKOUT, PROJECT_ROOT, cache_root, make_private
 from labs.report import write_report
 from labs.results import Results
 
@@ -22,7 +22,7 @@ SCENARIOS = PROJECT_ROOT / "scenarios"
 
 def report_directory(lab: str) -> Path:
     """Reports outlive their lab, so they are kept in the cache."""
-    return make_private(cache_root() / "reports" / lab)
+    return make_private(cache_root() / "reports" / f"{lab}-{CHECKOUT}")
 
 
 def scenario_paths(sections: Sequence[str], section: str | None) -> list[Path]:
