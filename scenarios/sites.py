@@ -22,7 +22,8 @@ from components.platforms.process.users import identity
 from labs import processes
 from labs.airflow import Airflow
 from labs.runs import Run, TaskInstance
-from labs.waiting import WaitTimeout, until
+from labs.waiting import until
+from scenarios.faulting import late_fails
 
 LOST = 15.0
 """Seconds without a heartbeat after which the labs' Airflow takes a site for lost: five `[edge] heartbeat_interval`."""
@@ -37,6 +38,7 @@ class Site:
 
     Attributes:
         state: `idle`, `running`, `maintenance mode`, `offline`, `unknown`, …
+        queues: in the order of their names; Airflow keeps none.
         jobs: how many it runs.
         concurrency: how many it may run, as it last reported.
         heartbeat: when it last reported.
@@ -96,10 +98,8 @@ class Sites:
             site = self.all()[name]
             return (site if met(site) else None), str(site)
 
-        try:
+        with late_fails():
             return until(probe, what=f"{name} to be {what}", timeout=timeout, interval=0.1)
-        except WaitTimeout as error:
-            raise AssertionError(str(error)) from error
 
     def unwell(self, since: float) -> str:
         """Which site is not up, or sent no heartbeat after `since` (epoch seconds), in words; "" for none."""
@@ -141,7 +141,8 @@ class Sites:
             log = self._airflow.log(ti)
             return (log if text in log else None), log[-500:]
 
-        return until(probe, what=f"{text!r} in the log of {ti.label}", timeout=LOST, interval=0.3)
+        with late_fails():
+            return until(probe, what=f"{text!r} in the log of {ti.label}", timeout=LOST, interval=0.3)
 
     def _ask(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> Any:
         client = self._airflow.client
@@ -206,7 +207,7 @@ def _site(row: Mapping[str, Any]) -> Site:
     return Site(
         name=row["worker_name"],
         state=row["state"],
-        queues=tuple(row["queues"] or ()),
+        queues=tuple(sorted(row["queues"] or ())),
         jobs=row["jobs_active"],
         concurrency=row["sysinfo"]["concurrency"],
         heartbeat=datetime.fromisoformat(row["last_heartbeat"].replace("Z", "+00:00")),

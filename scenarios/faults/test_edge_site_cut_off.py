@@ -15,6 +15,7 @@ import pytest
 
 from labs.waiting import until
 from scenarios import cutting
+from scenarios.faulting import late_fails
 from scenarios.judge import states
 
 pytestmark = pytest.mark.needs(executor="EdgeExecutor")
@@ -42,7 +43,8 @@ def test_tasks_end_meanwhile_and_their_results_arrive_later(lab, airflow, faults
                 done = [execution for execution in probe.executions() if execution.ended]
                 return (done if len(done) == slots else None), f"{len(done)} of {slots} ended"
 
-            done = until(ended, what="the tasks to end at the site", timeout=OUTAGE)
+            with late_fails():
+                done = until(ended, what="the tasks to end at the site", timeout=OUTAGE)
             until(
                 lambda: (True if time.time() > fault.at + OUTAGE else None, f"{time.time() - fault.at:.0f} s"),
                 what=f"the outage to have lasted {OUTAGE:.0f} s",

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from labs.waiting import until
+from scenarios.faulting import late_fails
 
 pytestmark = pytest.mark.needs(executor="EdgeExecutor")
 
@@ -91,7 +92,8 @@ def test_a_site_pushes_its_logs(visit, sites, lab, evidence):
         sizes = [file.stat().st_size if file.exists() else 0 for file in (own, central)]
         return (True if sizes[0] == sizes[1] > 0 else None), f"{sizes[0]} bytes at the site, {sizes[1]} pushed"
 
-    until(complete, what="the whole log to be pushed", timeout=15)
+    with late_fails():
+        until(complete, what="the whole log to be pushed", timeout=15)
     pushes = [r.status for r in requests() if r.path.startswith(f"/edge_worker/v1/logs/push/{ti.dag_id}/{ti.task_id}/")]
     evidence("the log", {"at the site": str(own), "pushed to": str(central), "pushes": pushes})
     assert own.read_text() == central.read_text(), "the site's log and the pushed one differ"
@@ -112,9 +114,10 @@ def test_a_site_needs_less_than_another_worker(visit, sites, evidence):
         "API server": "AIRFLOW__EDGE__API_URL",
         "login secret": "AIRFLOW__API_AUTH__JWT_SECRET",
     }
-    evidence("given to the site", {what: name in variables for what, name in names.items()})
-    assert told == {what: name in variables for what, name in names.items()}
-    assert {what for what, there in told.items() if there} == {"API server", "login secret"}
+    given = {what for what, name in names.items() if name in variables}
+    evidence("given to the site", given)
+    assert given == {"API server", "login secret"}, f"the site was given {', '.join(sorted(given))}"
+    assert told == {what: what in given for what in names}, "the task tells otherwise than its worker's environment"
 
 
 def test_the_queue_of_a_use_case_chooses_the_site(visit, sites, evidence):

@@ -12,6 +12,7 @@ import pytest
 from labs.paths import run_directory
 from labs.runs import TaskInstance
 from labs.waiting import until
+from scenarios.faulting import late_fails
 from scenarios.judge import intervals, max_concurrent, sequential
 from scenarios.observing import Look, Observation
 from scenarios.sites import LOST, UP, Site, own_users
@@ -82,14 +83,16 @@ def operated(airflow, sites, timeline):
     try:
         paused = sites.wait("site-b", lambda site: site.state == "maintenance mode", what="in maintenance")
         run = airflow.trigger(DAG, {"jobs": 2, "seconds": 4})
-        other = until(other_site_done, what="site-a to work", timeout=60)
+        with late_fails():
+            other = until(other_site_done, what="site-a to work", timeout=60)
         sites.wait("site-b", lambda site: site.heartbeat > paused.heartbeat, what="heard of")
         held = look("look_around_site_b")
     finally:
         sites.exit_maintenance("site-b")
     back = sites.wait("site-b", lambda site: site.state in UP, what="back")
 
-    until(job_runs, what="a job to run", timeout=60, interval=0.1)
+    with late_fails():
+        until(job_runs, what="a job to run", timeout=60, interval=0.1)
     ordered = time.time()
     sites.request_shutdown("site-b")
     sites.wait("site-b", up_again, what="shut down and up again", timeout=START + LOST)
@@ -140,7 +143,7 @@ def test_the_backlog_waits_for_a_slot(operated, evidence):
     serving = [(site.name, site.concurrency) for site in operated.known.values() if "site_b" in site.queues]
     evidence("jobs", [{"job": ti.label, "site": ti.hostname, "started": ti.started, "ended": ti.ended} for ti in jobs])
     evidence("told", told)
-    assert serving == [("site-b", 1)]
+    assert serving == [("site-b", 1)], f"the queue site_b is served by {serving}"
     assert {ti.hostname for ti in jobs} == {"site-b"}
     assert sequential(jobs), "two jobs ran at once at a site of concurrency 1"
     first, second = sorted(jobs, key=lambda ti: ti.started)

@@ -48,26 +48,46 @@ def _options(options: Mapping[str, str]) -> Callable[[Lab], AbstractContextManag
     return lambda lab: lab.reconfigured(options)
 
 
+def _environment(service: str, variables: Mapping[str, str]) -> Callable[[Lab], AbstractContextManager[object]]:
+    """A service with environment variables that no record of the lab knows."""
+    exports = "".join(f"export {name}={value}\n" for name, value in variables.items())
+    return partial(_script, service, r"^(?=exec )", exports)
+
+
 @contextmanager
-def _scheduler_environment(variables: Mapping[str, str], lab: Lab) -> Iterator[None]:
-    """The scheduler with environment variables that no record of the lab knows."""
+def _script(service: str, pattern: str, replacement: str, lab: Lab) -> Iterator[None]:
+    """A service started by a script in which the only match of `pattern` is replaced."""
     from scenarios.faulting import Faults  # these take seconds to import
     from scenarios.faulting_process import ProcessServices
 
     home = run_directory(lab.name)
     faults = Faults(ProcessServices(home, lab.outputs["services"]), _airflow(lab), lambda _label, _steps: None)
-    script = home / "programs" / "scheduler.sh"
+    script = home / "programs" / f"{service}.sh"
     original = script.read_text()
-    exports = "".join(f"export {name}={value}\n" for name, value in variables.items())
-    changed, count = re.subn(r"^(?=exec )", exports, original, flags=re.MULTILINE)
+    changed, count = re.subn(pattern, replacement, original, flags=re.MULTILINE)
     assert count == 1
     try:
-        with faults.stopped("scheduler"):
+        with faults.stopped(service):
             script.write_text(changed)
         yield
     finally:
-        with faults.stopped("scheduler"):
+        with faults.stopped(service):
             script.write_text(original)
+
+
+@contextmanager
+def _serves(site: str, queue: str, lab: Lab) -> Iterator[None]:
+    """A site that serves one more queue."""
+    from scenarios.sites import Sites
+
+    sites = Sites(_airflow(lab), run_directory(lab.name))
+    sites.add_queue(site, queue)
+    try:
+        before = sites.all()[site]
+        sites.wait(site, lambda seen: seen.heartbeat > before.heartbeat, what="told of it")
+        yield
+    finally:
+        sites.remove_queue(site, queue)
 
 
 @contextmanager
@@ -103,6 +123,8 @@ EDITS: Mapping[str, tuple[str, str]] = {
         '"core", "executor"))\n        return total(ORDERS)\n',
         '"core", "executor"))\n        return total(ORDERS) + 1\n',
     ),
+    # the receiver does not know what it was sent already
+    "35_06_03_edge_tasks": ('self.kept[message["key"]]', "self.kept[self.messages]"),
     # large tasks ask for no more than small ones
     "35_05_05_resource_specification": ('"large": {"slots": 2,', '"large": {"slots": 1,'),
 }
@@ -193,8 +215,8 @@ MUTATIONS: tuple[Mutation, ...] = (
             "test_35_01_05": r"dag_concurrency does nothing in Airflow 3",
             "test_35_02_02": r"[5-8] tasks ran at once by their times, but \[core\] parallelism is 4",
         },
-        partial(
-            _scheduler_environment,
+        _environment(
+            "scheduler",
             {
                 "AIRFLOW__CORE__PARALLELISM": "8",
                 "AIRFLOW__CORE__DAG_CONCURRENCY": "16",
@@ -234,4 +256,57 @@ MUTATIONS: tuple[Mutation, ...] = (
     ),
     Mutation("a-variable-overrides-the-queues", {"test_35_05_04": r"the table says"}, _queue_map, long=True),
     Mutation("task-processes-are-killed", {"test_35_02_01": r"ended as failed"}, _tasks_killed, long=True),
+)
+
+EDGE_MUTATIONS: tuple[Mutation, ...] = (
+    Mutation(
+        "a-site-is-given-what-it-should-not-have",
+        {
+            "test_35_06_01": r"the site was given .*encryption key.*metadata database",
+            "test_35_06_05": r"a process at a site was given .*AIRFLOW__DATABASE__SQL_ALCHEMY_CONN",
+        },
+        _environment(
+            "site-a",
+            {
+                "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": "postgresql+psycopg2://airflow@127.0.0.1/airflow",
+                "AIRFLOW__CORE__FERNET_KEY": "MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE=",
+            },
+        ),
+    ),
+    Mutation(
+        "two-sites-serve-one-queue",
+        {
+            "test_35_06_01": r"but \['site-a', 'site-b'\] serve its queue",
+            "test_35_06_02": r"site-a serves default, site_a, site_b",
+            "test_35_06_04": r"the queue site_b is served by \[\('site-a', 2\), \('site-b', 1\)\]",
+        },
+        partial(_serves, "site-a", "site_b"),
+    ),
+    Mutation(
+        "what-is-sent-twice-is-kept-twice",
+        {"test_35_06_03": r"what was sent twice was not kept once"},
+        _edits("35_06_03_edge_tasks"),
+    ),
+    Mutation(
+        "a-site-keeps-its-logs",
+        {"test_35_06_01": r"waited 15 s for the whole log to be pushed"},
+        _environment("site-a", {"AIRFLOW__EDGE__PUSH_LOGS": "False"}),
+    ),
+    Mutation(
+        "a-site-sends-nothing-again",
+        {"test_edge_site_cut_off": r"waited 30 s for the tasks to end at the site; last state: 0 of 2 ended"},
+        _environment(
+            "site-a",
+            {
+                "AIRFLOW__WORKERS__EXECUTION_API_RETRIES": "1",
+                "AIRFLOW__WORKERS__EXECUTION_API_TIMEOUT": "1",
+                "AIRFLOW__WORKERS__MAX_FAILED_HEARTBEATS": "1",
+            },
+        ),
+    ),
+    Mutation(
+        "a-new-worker-leaves-the-old-tasks-alone",
+        {"test_edge_site_killed": r"no old and no stray process after site-a killed"},
+        partial(_script, "site-a", r"^if \[ -e .*$", ""),
+    ),
 )
