@@ -163,9 +163,10 @@ class Checkpoint:
         self._saved = document
 
     def remove(self) -> None:
-        """Forget the stack."""
+        """Forget the stack, with what a killed process had not yet put in its place."""
         for path in (self._backup, self.path, self._key):
             path.unlink(missing_ok=True)
+            path.with_name(f"{path.name}.new").unlink(missing_ok=True)
 
     def _document(self, snapshot: Snapshot) -> Any:
         return {

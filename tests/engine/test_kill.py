@@ -67,6 +67,8 @@ def killed(lab: Lab):
         journal = Path(f"{lab.world}.journal")
         last = f'"{wanted[-1]["name"]}@' if wanted else "begin"
         wait_for(lambda: journal.exists() and last in journal.read_text(), "the last operation to begin")
+        if wanted:  # what begins is written down a moment before it is there
+            wait_for(lambda: any(f'"{thing}'.startswith(last) for thing in lab.things()), "its thing to be there")
         process.kill()
         process.join()
         lab.journal()
