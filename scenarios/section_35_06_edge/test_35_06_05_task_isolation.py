@@ -162,7 +162,7 @@ def test_a_site_cannot_read_the_lab(sites, lab, evidence):
     readable = [path.removeprefix(f"{home}/") for path in json.loads(ended.stdout)]
     evidence("files of the lab", {"all": len(files), "readable for site-a": readable})
     assert len(files) > 100
-    assert set(readable) <= {"lab.json", "ports.json", "supervisord.conf"}
+    assert set(readable) <= {"lab.json", "supervisord.conf"}
 
 
 def test_secrets_within_reach(told, sites, services, evidence):

@@ -6,10 +6,11 @@ import http.server
 import json
 import os
 import re
+import shutil
 import signal
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
@@ -139,17 +140,54 @@ def _unused() -> int:
         return int(free.getsockname()[1])
 
 
-def test_ports_are_remembered_and_given_once(tmp_path: Path) -> None:
-    provider, homes = _PortProvider(), [tmp_path / name / "run" for name in ("one", "two")]
-    for home in homes:
+@pytest.fixture
+def ports(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
+    """`ports(home, key)`: the port that a lab gets, from a registry of this test's own."""
+    monkeypatch.setattr("components.platforms.process.resources.cache_root", lambda: tmp_path / "cache")
+    monkeypatch.setattr("components.platforms.process.resources._taken", lambda _port: False)
+
+    def port(home: Path, key: str, wanted: int | None = None) -> int:
+        outputs = _PortProvider().create({"home": str(home), "key": key, "wanted": wanted}).outs
+        assert outputs
+        return int(outputs["port"])
+
+    return port
+
+
+@pytest.fixture
+def homes(tmp_path: Path) -> list[Path]:
+    """The directories of two labs of the same name in two checkouts."""
+    found = [tmp_path / checkout / ".lab" / "local" / "run" for checkout in ("one", "two")]
+    for home in found:
         home.mkdir(parents=True)
-    ports = [provider.create({"home": str(home), "key": key}).outs["port"] for home in homes for key in ("a", "b")]  # type: ignore[index]
-    assert len(set(ports)) == 4
-    assert provider.create({"home": str(homes[0]), "key": "a"}).outs["port"] == ports[0]  # type: ignore[index]
-    with pytest.raises(LabError, match=f"port {ports[1]}, asked for c, is taken by another lab or service"):
-        provider.create({"home": str(homes[1]), "key": "c", "wanted": int(ports[1])})
-    provider.delete("", {"home": str(homes[0]), "key": "a"})
-    assert set(json.loads((homes[0] / "ports.json").read_text())) == {"b"}
+    return found
+
+
+def test_ports_are_kept_and_given_once_across_checkouts(ports: Callable[..., int], homes: list[Path]) -> None:
+    given = [ports(home, key) for home in homes for key in ("a", "b")]
+    assert len(set(given)) == 4
+    assert ports(homes[0], "a") == given[0]
+    with pytest.raises(LabError, match=f"port {given[1]}, asked for c, is taken by another lab or service"):
+        ports(homes[1], "c", given[1])
+    with pytest.raises(LabError, match=f"port {given[1]}, asked for a, is taken by another lab or service"):
+        ports(homes[0], "a", given[1])
+    assert ports(homes[0], "a", given[0]) == ports(homes[0], "a") == given[0]
+
+
+def test_ports_are_free_again_without_their_lab(ports: Callable[..., int], homes: list[Path]) -> None:
+    first, second = (ports(home, "a") for home in homes)
+    _PortProvider().delete("", {"home": str(homes[0]), "key": "a"})
+    assert ports(homes[1], "b", first) == first
+    shutil.rmtree(homes[1])
+    assert [ports(homes[0], key, port) for key, port in (("a", first), ("b", second))] == [first, second]
+
+
+def test_a_registry_of_ports_that_cannot_be_read_is_written_anew(
+    ports: Callable[..., int], homes: list[Path], tmp_path: Path
+) -> None:
+    given = ports(homes[0], "a")
+    (tmp_path / "cache" / "ports.json").write_text('{"half": ')
+    assert ports(homes[0], "a") == given
 
 
 def test_a_folder_holds_its_links_and_private_files(tmp_path: Path) -> None:

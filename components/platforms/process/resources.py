@@ -18,7 +18,7 @@ import sys
 import time
 import urllib.request
 import xmlrpc.client
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -138,28 +138,26 @@ def _holder(port: int) -> str:
 
 
 class _PortProvider(ResourceProvider):
-    """A port number on loopback, remembered in the lab directory, unknown to every other lab of this user."""
+    """A port number on loopback, kept for one service of one lab, whichever checkout the lab is of."""
 
     def create(self, props: Props) -> CreateResult:
-        home, key, wanted = Path(props["home"]), str(props["key"]), props.get("wanted")
-        with self._one_at_a_time():
-            record = home / "ports.json"
-            own = self._read(record)
-            other_labs = [other for other in home.parent.parent.glob(f"*/{home.name}/ports.json") if other != record]
-            others = {port for other in other_labs for port in self._read(other).values()}
-            others |= {port for name, port in own.items() if name != key}
+        home, key, wanted = str(props["home"]), str(props["key"]), props.get("wanted")
+        with self._registry() as registry:
+            own = registry.setdefault(home, {})
+            kept = own.pop(key, None)
+            others = {port for ports in registry.values() for port in ports.values()}
             if wanted is not None:
                 port = int(wanted)
-                if port in others or (own.get(key) != port and _taken(port)):
+                if port in others or (kept != port and _taken(port)):
                     by = " by another lab or service" if port in others else _holder(port)
                     raise LabError(
                         f"port {port}, asked for {key}, is taken{by}; free it, or leave the choice to the lab"
                     )
-            elif key in own:
-                port = own[key]
+            elif kept is not None:
+                port = kept
             else:
                 port = next(p for p in PORTS if p not in others and not _taken(p))
-            self._write(record, {**own, key: port})
+            own[key] = port
         return CreateResult(f"{home}#{key}", {**props, "port": str(port)})
 
     def diff(self, _id: str, olds: Props, news: Props) -> DiffResult:
@@ -167,29 +165,25 @@ class _PortProvider(ResourceProvider):
         return DiffResult(changes=bool(replaces), replaces=replaces, delete_before_replace=True)
 
     def delete(self, _id: str, props: Props) -> None:
-        home = Path(props["home"])
-        with self._one_at_a_time():
-            record = home / "ports.json"
-            own = self._read(record)
-            if own.pop(str(props["key"]), None) is not None:
-                self._write(record, own)
+        with contextlib.suppress(OSError), self._registry() as registry:  # also on a full disk a lab goes down
+            registry.get(str(props["home"]), {}).pop(str(props["key"]), None)
 
     @staticmethod
-    def _one_at_a_time() -> filelock.BaseFileLock:
-        return filelock.FileLock(make_private(cache_root(), 0o755) / "ports.lock", timeout=30)
-
-    @staticmethod
-    def _read(record: Path) -> dict[str, int]:
-        try:
-            return dict(json.loads(record.read_text()))
-        except (OSError, ValueError):
-            return {}
-
-    @staticmethod
-    def _write(record: Path, ports: Mapping[str, int]) -> None:
-        fresh = record.with_suffix(".new")
-        fresh.write_text(json.dumps(ports, indent=1))
-        fresh.replace(record)
+    @contextlib.contextmanager
+    def _registry() -> Iterator[dict[str, dict[str, int]]]:
+        """Ports by lab directory and key, of all labs of this user that exist; what is changed is kept."""
+        cache = make_private(cache_root(), 0o755)
+        record = cache / "ports.json"
+        with filelock.FileLock(cache / "ports.lock", timeout=30):
+            try:
+                known = json.loads(record.read_text())
+                registry = {home: ports for home, ports in known.items() if Path(home).exists()}
+            except (OSError, ValueError):
+                registry = {}
+            yield registry
+            fresh = record.with_suffix(".new")
+            fresh.write_text(json.dumps({home: ports for home, ports in registry.items() if ports}, indent=1))
+            fresh.replace(record)
 
 
 class LoopbackPort(Resource, module="process", name="LoopbackPort"):
