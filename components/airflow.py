@@ -17,6 +17,9 @@ from labs.errors import UsageError
 
 API = Port("api-server", "http", 8080)
 
+HEALTH = "/api/v2/monitor/health"
+"""https://airflow.apache.org/docs/apache-airflow/stable/administration-and-deployment/logging-monitoring/check-health.html"""
+
 FILE_SETTINGS = {
     "core": {
         "load_examples": "False",
@@ -105,8 +108,10 @@ class Airflow:
         home: AIRFLOW_HOME, with airflow.cfg and the logs.
         dags: the DAG folder.
         passwords: file with the password of `admin`, for the simple auth manager.
+        async_database: another URL for the asynchronous driver, where it cannot share a pool's connections.
         broker: URL of the Celery broker; None without the CeleryExecutor.
-        api: port of the API server.
+        api: where everybody finds the API server.
+        api_servers: where each of its replicas listens.
         options: Airflow options by `section.key`.
     """
 
@@ -117,19 +122,16 @@ class Airflow:
     home: Volume
     dags: Volume
     passwords: Volume
+    async_database: pulumi.Output[str] | None = None
     broker: pulumi.Output[str] | None = None
     api: Port = API
+    api_servers: tuple[Port, ...] = (API,)
     options: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def api_url(self) -> pulumi.Output[str]:
         """Where the UI, the REST API and the task execution API answer."""
         return pulumi.Output.concat("http://", self.platform.endpoint(self.api).address)
-
-    @property
-    def health_url(self) -> pulumi.Output[str]:
-        """https://airflow.apache.org/docs/apache-airflow/stable/administration-and-deployment/logging-monitoring/check-health.html"""
-        return pulumi.Output.concat(self.api_url, "/api/v2/monitor/health")
 
     @property
     def volumes(self) -> list[Volume]:
@@ -183,4 +185,8 @@ class Airflow:
                     lambda url: url.replace("postgresql+psycopg2://", "db+postgresql://")
                 ),
             }
-        return settings if role == "worker" else settings | {"AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": self.database}
+        if role == "worker":
+            return settings
+        if self.async_database is not None:
+            settings["AIRFLOW__DATABASE__SQL_ALCHEMY_CONN_ASYNC"] = self.async_database
+        return settings | {"AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": self.database}

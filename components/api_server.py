@@ -7,8 +7,9 @@ from typing import Any
 
 import pulumi
 
-from components.airflow import Airflow
-from components.platforms.base import Health, ServiceSpec
+from components.airflow import HEALTH, Airflow
+from components.platforms.base import Health, Port, Service, ServiceSpec
+from components.replicas import all_facts
 
 
 @dataclass(frozen=True)
@@ -37,27 +38,24 @@ class ApiServer(pulumi.ComponentResource):
 
     def __init__(self, name: str, args: ApiServerArgs, opts: pulumi.ResourceOptions | None = None) -> None:
         super().__init__("labs:airflow:ApiServer", name, {}, opts)
-        airflow = args.airflow
-        service = airflow.platform.service(
-            name,
+        self.facts = all_facts(self._replica(port, args).facts for port in args.airflow.api_servers)
+        self.register_outputs({"facts": self.facts})
+
+    def _replica(self, port: Port, args: ApiServerArgs) -> Service:
+        airflow, endpoint = args.airflow, args.airflow.platform.endpoint(port)
+        return airflow.platform.service(
+            port.service,
             ServiceSpec(
                 role="api-server",
                 image="airflow",
-                command=[
-                    "airflow",
-                    "api-server",
-                    "--host",
-                    airflow.platform.endpoint(airflow.api).bind_host,
-                    "--port",
-                    airflow.platform.endpoint(airflow.api).bind_port,
-                ],
+                command=["airflow", "api-server", "--host", endpoint.bind_host, "--port", endpoint.bind_port],
                 environment=airflow.environment("api-server"),
                 secrets=airflow.secret_environment("api-server"),
-                ports=[airflow.api],
+                ports=[port],
                 volumes=airflow.volumes,
-                health=Health(http=airflow.health_url, healthy=["metadatabase.status"]),
+                health=Health(
+                    http=pulumi.Output.concat("http://", endpoint.address, HEALTH), healthy=["metadatabase.status"]
+                ),
             ),
             pulumi.ResourceOptions(parent=self, depends_on=[args.after]),
         )
-        self.facts = service.facts
-        self.register_outputs({"facts": self.facts})

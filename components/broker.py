@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass
 from typing import Any
 
 import pulumi
 
-from components.platforms.base import Health, Platform, Port, ServiceSpec
+from components.platforms.base import Health, Platform, Port, ServiceSpec, digest
 
 REDIS = Port("broker", "redis", 6379)
 
@@ -56,8 +55,7 @@ class Broker(pulumi.ComponentResource):
                 role="broker",
                 image="redis",
                 command=["redis-server", configuration.path],
-                # a server is restarted when its settings change, not when a file does
-                environment={"SETTINGS_DIGEST": settings.apply(_digest)},
+                environment={"SETTINGS_DIGEST": settings.apply(digest)},
                 ports=[REDIS],
                 volumes=[data, configuration],
                 health=Health(tcp=endpoint.address, timeout=120),
@@ -69,10 +67,6 @@ class Broker(pulumi.ComponentResource):
         self.url = pulumi.Output.secret(pulumi.Output.all(login, service.resource.urn).apply(lambda seen: str(seen[0])))
         self.facts = service.facts
         self.register_outputs({"url": self.url, "facts": self.facts})
-
-
-def _digest(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def _settings(given: dict[str, Any], persistent: bool) -> str:

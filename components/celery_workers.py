@@ -9,6 +9,7 @@ import pulumi
 
 from components.airflow import Airflow
 from components.platforms.base import Health, ServiceSpec, Stop
+from components.replicas import all_facts
 from components.workers import Workers
 
 
@@ -42,8 +43,8 @@ class CeleryWorkers(pulumi.ComponentResource):
 
     def __init__(self, name: str, args: CeleryWorkersArgs, opts: pulumi.ResourceOptions | None = None) -> None:
         super().__init__("labs:airflow:CeleryWorkers", name, {}, opts)
-        facts = [self._worker(f"{name}-{number}", args) for number in range(1, args.workers.replicas + 1)]
-        self.facts = pulumi.Output.all(*facts).apply(lambda groups: [fact for group in groups for fact in group])
+        names = [f"{name}-{number}" for number in range(1, args.workers.replicas + 1)]
+        self.facts = all_facts(self._worker(each, args) for each in names)
         self.register_outputs({"facts": self.facts})
 
     def _worker(self, name: str, args: CeleryWorkersArgs) -> pulumi.Output[list[dict[str, Any]]]:

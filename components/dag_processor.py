@@ -8,7 +8,8 @@ from typing import Any
 import pulumi
 
 from components.airflow import Airflow
-from components.platforms.base import Health, ServiceSpec
+from components.platforms.base import Health, Service, ServiceSpec
+from components.replicas import all_facts, replica_names
 
 
 @dataclass(frozen=True)
@@ -18,10 +19,12 @@ class DagProcessorArgs:
     Attributes:
         airflow: the deployment that it belongs to.
         after: what must be done before it starts.
+        replicas: how many of it.
     """
 
     airflow: Airflow
     after: pulumi.Resource
+    replicas: int = 1
 
 
 class DagProcessor(pulumi.ComponentResource):
@@ -37,8 +40,12 @@ class DagProcessor(pulumi.ComponentResource):
 
     def __init__(self, name: str, args: DagProcessorArgs, opts: pulumi.ResourceOptions | None = None) -> None:
         super().__init__("labs:airflow:DagProcessor", name, {}, opts)
+        self.facts = all_facts(self._replica(each, args).facts for each in replica_names(name, args.replicas))
+        self.register_outputs({"facts": self.facts})
+
+    def _replica(self, name: str, args: DagProcessorArgs) -> Service:
         airflow = args.airflow
-        service = airflow.platform.service(
+        return airflow.platform.service(
             name,
             ServiceSpec(
                 role="dag-processor",
@@ -47,13 +54,7 @@ class DagProcessor(pulumi.ComponentResource):
                 environment=airflow.environment("dag-processor"),
                 secrets=airflow.secret_environment("dag-processor"),
                 volumes=airflow.volumes,
-                health=Health(
-                    http=airflow.health_url,
-                    healthy=["dag_processor.status"],
-                    fresh="dag_processor.latest_dag_processor_heartbeat",
-                ),
+                health=Health(log="Starting the Dag Processor Job"),  # said after its first heartbeat
             ),
             pulumi.ResourceOptions(parent=self, depends_on=[args.after]),
         )
-        self.facts = service.facts
-        self.register_outputs({"facts": self.facts})

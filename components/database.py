@@ -15,6 +15,22 @@ SCHEMES = ("postgresql", "postgresql+psycopg2")
 
 SQL = Port("metadata-database", "sql", 5432)
 
+CONNECTIONS = 100
+"""`max_connections` of the lab's own server, as PostgreSQL has it; three of them are kept for its superuser."""
+
+
+def check_connections(needed: int) -> None:
+    """Check that the lab's own server can serve so many connections.
+
+    Raises:
+        UsageError: it cannot; says what to do.
+    """
+    if needed > CONNECTIONS - 3:
+        raise UsageError(
+            f"the lab's services may open {needed} connections to the metadata database, which serves "
+            f"{CONNECTIONS - 3}: ask for fewer replicas, or set database.sql_alchemy_max_overflow to less than 10"
+        )
+
 
 def check_url(url: str) -> str:
     """The SQLAlchemy URL of an existing PostgreSQL database, with the driver that Airflow's environment has.
@@ -80,7 +96,7 @@ class MetadataDatabase(pulumi.ComponentResource):
             ServiceSpec(
                 role="metadata-database",
                 image="postgres",
-                command=["postgres"],
+                command=["postgres", "-c", f"max_connections={CONNECTIONS}"],
                 environment={
                     "POSTGRES_USER": "airflow",
                     "POSTGRES_DB": "airflow",

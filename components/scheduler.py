@@ -8,7 +8,8 @@ from typing import Any
 import pulumi
 
 from components.airflow import Airflow
-from components.platforms.base import Health, ServiceSpec, Stop
+from components.platforms.base import Health, Service, ServiceSpec, Stop
+from components.replicas import all_facts, replica_names
 
 
 @dataclass(frozen=True)
@@ -18,10 +19,12 @@ class SchedulerArgs:
     Attributes:
         airflow: the deployment that it belongs to.
         after: what must be done before it starts.
+        replicas: how many of it.
     """
 
     airflow: Airflow
     after: pulumi.Resource
+    replicas: int = 1
 
 
 class Scheduler(pulumi.ComponentResource):
@@ -37,8 +40,12 @@ class Scheduler(pulumi.ComponentResource):
 
     def __init__(self, name: str, args: SchedulerArgs, opts: pulumi.ResourceOptions | None = None) -> None:
         super().__init__("labs:airflow:Scheduler", name, {}, opts)
+        self.facts = all_facts(self._replica(each, args).facts for each in replica_names(name, args.replicas))
+        self.register_outputs({"facts": self.facts})
+
+    def _replica(self, name: str, args: SchedulerArgs) -> Service:
         airflow = args.airflow
-        service = airflow.platform.service(
+        return airflow.platform.service(
             name,
             ServiceSpec(
                 role="scheduler",
@@ -48,14 +55,8 @@ class Scheduler(pulumi.ComponentResource):
                 environment=airflow.environment("scheduler"),
                 secrets=airflow.secret_environment("scheduler"),
                 volumes=airflow.volumes,
-                health=Health(
-                    http=airflow.health_url,
-                    healthy=["scheduler.status"],
-                    fresh="scheduler.latest_scheduler_heartbeat",
-                ),
+                health=Health(log="Starting the scheduler"),  # said after its first heartbeat
                 stop=Stop("TERM", grace=15),
             ),
             pulumi.ResourceOptions(parent=self, depends_on=[args.after]),
         )
-        self.facts = service.facts
-        self.register_outputs({"facts": self.facts})

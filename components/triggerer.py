@@ -8,7 +8,8 @@ from typing import Any
 import pulumi
 
 from components.airflow import Airflow
-from components.platforms.base import Health, ServiceSpec
+from components.platforms.base import Health, Service, ServiceSpec
+from components.replicas import all_facts, replica_names
 
 
 @dataclass(frozen=True)
@@ -18,10 +19,12 @@ class TriggererArgs:
     Attributes:
         airflow: the deployment that it belongs to.
         after: what must be done before it starts.
+        replicas: how many of it.
     """
 
     airflow: Airflow
     after: pulumi.Resource
+    replicas: int = 1
 
 
 class Triggerer(pulumi.ComponentResource):
@@ -37,8 +40,12 @@ class Triggerer(pulumi.ComponentResource):
 
     def __init__(self, name: str, args: TriggererArgs, opts: pulumi.ResourceOptions | None = None) -> None:
         super().__init__("labs:airflow:Triggerer", name, {}, opts)
+        self.facts = all_facts(self._replica(each, args).facts for each in replica_names(name, args.replicas))
+        self.register_outputs({"facts": self.facts})
+
+    def _replica(self, name: str, args: TriggererArgs) -> Service:
         airflow = args.airflow
-        service = airflow.platform.service(
+        return airflow.platform.service(
             name,
             ServiceSpec(
                 role="triggerer",
@@ -47,13 +54,7 @@ class Triggerer(pulumi.ComponentResource):
                 environment=airflow.environment("triggerer"),
                 secrets=airflow.secret_environment("triggerer"),
                 volumes=airflow.volumes,
-                health=Health(
-                    http=airflow.health_url,
-                    healthy=["triggerer.status"],
-                    fresh="triggerer.latest_triggerer_heartbeat",
-                ),
+                health=Health(log="Starting the triggerer"),  # said after its first heartbeat
             ),
             pulumi.ResourceOptions(parent=self, depends_on=[args.after]),
         )
-        self.facts = service.facts
-        self.register_outputs({"facts": self.facts})

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import threading
 import uuid
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timezone
@@ -36,6 +36,9 @@ T = TypeVar("T")
 
 HTTP_TIMEOUT = (3.0, 30.0)
 """Seconds to connect and to read, for each request."""
+
+UNSENT = (urllib3.exceptions.NewConnectionError, urllib3.exceptions.ConnectTimeoutError)
+"""Failures after which the server cannot have seen the request."""
 
 PAGE = 100
 """The largest page that Airflow 3 answers with."""
@@ -94,17 +97,26 @@ class Airflow:
 
     Args:
         api_url: as `http://127.0.0.1:28080`.
+        others: addresses of further API servers: when one gives no answer, the next is asked from then on, at once
+            if nothing was sent.
         patience: seconds for which a repeatable request is tried again.
     """
 
-    def __init__(self, api_url: str, user: str, password: str, *, patience: float = 30.0) -> None:
-        self.api_url = api_url.rstrip("/")
+    def __init__(
+        self, api_url: str, user: str, password: str, *, others: Collection[str] = (), patience: float = 30.0
+    ) -> None:
+        self._addresses = deque(address.rstrip("/") for address in (api_url, *others))
         self.patience = patience
         self._credentials = {"username": user, "password": password}
         # urllib3 would repeat on its own, without a deadline for the whole
-        self._configuration = Configuration(host=self.api_url, access_token="", retries=0)
+        self._configuration = Configuration(host=self._addresses[0], access_token="", retries=0)
         self.client = ApiClient(self._configuration)
-        self._login_lock = threading.Lock()
+        self._login_lock, self._turn_lock = threading.Lock(), threading.Lock()
+
+    @property
+    def api_url(self) -> str:
+        """The address that is asked next."""
+        return str(self._configuration.host)
 
     # -- requests
 
@@ -152,10 +164,23 @@ class Airflow:
             raise self._refusal(request.__name__, error) from error
 
     def _sent(self, request: Callable[..., T], arguments: Mapping[str, Any]) -> T:
-        try:
-            return request(**arguments, _request_timeout=HTTP_TIMEOUT)
-        except (urllib3.exceptions.HTTPError, OSError) as error:
-            raise AirflowError(f"Airflow at {self.api_url} gave no answer ({_cause(error)})", 0) from error
+        for left in reversed(range(len(self._addresses))):
+            asked = self.api_url
+            try:
+                return request(**arguments, _request_timeout=HTTP_TIMEOUT)
+            except (urllib3.exceptions.HTTPError, OSError) as error:
+                self._turn_from(asked)
+                unsent = isinstance(getattr(error, "reason", error), UNSENT)
+                if not (left and unsent):
+                    raise AirflowError(f"Airflow at {asked} gave no answer ({_cause(error)})", 0) from error
+        raise AssertionError("there is no address")
+
+    def _turn_from(self, address: str) -> None:
+        """Ask another API server from now on, unless another thread has done so."""
+        with self._turn_lock:
+            if self._addresses[0] == address:
+                self._addresses.rotate(-1)
+                self._configuration.host = self._addresses[0]
 
     def _refusal(self, what: str, error: ApiException) -> AirflowError:
         status = int(error.status or 0)
@@ -169,16 +194,8 @@ class Airflow:
             if self._configuration.access_token != instead_of:  # another thread was faster
                 return
             user = self._credentials["username"]
-            response = self._sent(
-                self.client.call_api,
-                {
-                    "method": "POST",
-                    "url": f"{self.api_url}/auth/token",
-                    "header_params": {"Content-Type": "application/json"},
-                    "body": self._credentials,
-                },
-            )
-            body = bytes(response.read()).decode()  # type: ignore[no-untyped-call]
+            response = self._sent(self._request_token, {})
+            body = bytes(response.read()).decode()
             if response.status != 201:
                 raise AirflowError(
                     f"Airflow at {self.api_url} answered {response.status} to the login of {user}: "
@@ -186,6 +203,10 @@ class Airflow:
                     response.status,
                 )
             self._configuration.access_token = json.loads(body)["access_token"]
+
+    def _request_token(self, **arguments: Any) -> Any:
+        headers = {"Content-Type": "application/json"}
+        return self.client.call_api("POST", f"{self.api_url}/auth/token", headers, self._credentials, **arguments)
 
     # -- the deployment
 

@@ -229,6 +229,7 @@ def status(name: Existing, as_json: Json = False) -> None:
                 "lab": lab.outputs["lab"],
                 "engine": lab.engine.name,
                 "api_url": lab.outputs["api_url"],
+                "notes": lab.outputs.get("notes", []),
                 "services": [asdict(state) for state in states],
             }
         )
@@ -244,6 +245,8 @@ def status(name: Existing, as_json: Json = False) -> None:
         facts = f"lab {lab.outputs['lab']}, {executors}, engine {lab.engine.name}, {total:.0f} MiB"
         out.print(f"[bold]{lab.name}[/]: {facts}")
         out.print(table)
+        for note in lab.outputs.get("notes", ()):
+            out.print(note, soft_wrap=True)
         _where(lab.outputs)
     if any(state.state != "RUNNING" for state in states):
         raise typer.Exit(ExitCode.FAILED)

@@ -90,7 +90,8 @@ def lab(request: pytest.FixtureRequest) -> Lab:
 @pytest.fixture(scope="session")
 def airflow(lab: Lab) -> Airflow:
     """The lab's Airflow, logged in when first used."""
-    return Airflow(lab.outputs["api_url"], lab.outputs["admin_user"], lab.outputs["admin_password"])
+    user, password = lab.outputs["admin_user"], lab.outputs["admin_password"]
+    return Airflow(lab.outputs["api_url"], user, password, others=lab.outputs.get("other_api_urls", ()))
 
 
 @pytest.fixture(scope="session")

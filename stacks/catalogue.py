@@ -11,6 +11,9 @@ from labs.errors import UsageError
 
 EXECUTORS = ("LocalExecutor", "CeleryExecutor", "KubernetesExecutor", "EdgeExecutor")
 
+ROLES = ("api-server", "scheduler", "dag-processor", "triggerer")
+"""Services of Airflow itself, of which a lab may have several."""
+
 
 @dataclass(frozen=True)
 class Lab:
@@ -25,6 +28,8 @@ class Lab:
         needs: what it takes beyond Python and a package registry.
         workers: groups of Celery workers by name.
         sites: edge sites by name.
+        replicas: how many of each of `ROLES`; one of those that are not named.
+        pooled: whether PgBouncer shares out the database's connections, where the platform offers it.
         options: Airflow options by `section.key`, on top of the defaults.
 
     Raises:
@@ -39,6 +44,8 @@ class Lab:
     needs: tuple[str, ...] = ()
     workers: Mapping[str, Workers] = field(default_factory=dict)
     sites: Mapping[str, Site] = field(default_factory=dict)
+    replicas: Mapping[str, int] = field(default_factory=dict)
+    pooled: bool = False
     options: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -48,6 +55,10 @@ class Lab:
                 raise UsageError(f"Lab.executors of {self.name!r}: there is no {name!r}, use {', '.join(EXECUTORS)}")
             if names.count(name) > 1:
                 raise UsageError(f"Lab.executors of {self.name!r} has {name} twice: Airflow takes each once")
+
+    def count(self, role: str) -> int:
+        """How many services of that role the lab has."""
+        return self.replicas.get(role, 1)
 
 
 @dataclass(frozen=True)
@@ -81,6 +92,16 @@ CELERY: Mapping[str, str] = {
     # As long as the provider's own default; said here, Celery does not warn of it in every task.
     "celery_broker_transport_options.visibility_timeout": "86400",
 }
+
+TAKEOVER: Mapping[str, str] = {
+    # What a lost triggerer had in hand is taken over within a lesson; production defaults behind each.
+    "triggerer.triggerer_health_check_threshold": "15",  # 30
+    "triggerer.job_heartbeat_sec": "2",  # 5
+    "dag_processor.health_check_threshold": "20",  # 30
+    # Eight services with a pool each must fit into one PostgreSQL where there is no PgBouncer.
+    "database.sql_alchemy_max_overflow": "5",  # 10
+}
+"""What two of everything need beside `QUICK`."""
 
 LABS: Mapping[str, Lab] = {
     lab.name: lab
@@ -143,7 +164,15 @@ LABS: Mapping[str, Lab] = {
             teaches="two of everything: what fails over, what is lost, how fast it recovers",
             executors=("CeleryExecutor",),
             sections=(*PORTABLE, "35.10"),
-            needs=("a Redis server",),
+            platforms=("process",),
+            needs=("a Redis server: from the PATH, or a wheel for Python up to 3.12",),
+            workers={
+                "zone-a": Workers(("default", "zone_a"), concurrency=2),
+                "zone-b": Workers(("default", "zone_b"), concurrency=2),
+            },
+            replicas=dict.fromkeys(ROLES, 2),
+            pooled=True,
+            options={**QUICK, **CELERY, **TAKEOVER},
         ),
     )
 }

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
+from itertools import cycle
 
 import pulumi
 
@@ -15,15 +15,18 @@ from components.broker import Broker, BrokerArgs
 from components.celery_workers import CeleryWorkers, CeleryWorkersArgs
 from components.dag_folder import DagFolder, DagFolderArgs
 from components.dag_processor import DagProcessor, DagProcessorArgs
-from components.database import MetadataDatabase, MetadataDatabaseArgs
+from components.database import MetadataDatabase, MetadataDatabaseArgs, check_connections
 from components.edge_site import EdgeSite, EdgeSiteArgs
 from components.flower import Flower, FlowerArgs
+from components.load_balancer import HTTP, LoadBalancer, LoadBalancerArgs
 from components.migration import MigrationJob, MigrationJobArgs
-from components.platforms.base import Platform, Volume
+from components.pgbouncer import PgBouncer, PgBouncerArgs
+from components.platforms.base import Platform, folder_of
+from components.replicas import all_facts, replica_names
 from components.scheduler import Scheduler, SchedulerArgs
 from components.secrets import LabSecrets
 from components.triggerer import Triggerer, TriggererArgs
-from stacks.catalogue import Lab
+from stacks.catalogue import ROLES, Lab
 
 
 @dataclass(frozen=True)
@@ -43,15 +46,27 @@ class Settings:
     extras: tuple[str, ...] = ()
 
 
-def joined(components: Sequence[CeleryWorkers | EdgeSite]) -> pulumi.Output[list[dict[str, Any]]]:
-    """The facts of several components in one list."""
-    return pulumi.Output.all(*(component.facts for component in components)).apply(
-        lambda groups: [fact for group in groups for fact in group]
+def connections(lab: Lab, options: Mapping[str, str]) -> int:
+    """How many connections to the metadata database the lab's services may hold at the same time.
+
+    Each Airflow service that uses it has a pool; so has Celery's result backend, in each scheduler and with one for
+    each task that a worker runs at once.
+    """
+    pool = int(options.get("database.sql_alchemy_pool_size", 5)) + int(
+        options.get("database.sql_alchemy_max_overflow", 10)
     )
+    slots = sum(group.replicas * max(group.concurrency, *(group.autoscale or (0, 0))) for group in lab.workers.values())
+    return pool * sum(lab.count(role) for role in ROLES) + (slots + lab.count("scheduler") if slots else 0)
 
 
 def build(lab: Lab, platform: Platform, settings: Settings) -> dict[str, pulumi.Input[object]]:
     """Declare every resource of the lab; returns the outputs that scenarios and the command line read."""
+    options = {**lab.options, **settings.options}
+    several = lab.count("api-server") > 1
+    balanced = several and platform.offers("haproxy")
+    pooled = lab.pooled and not settings.database_url and platform.offers("pgbouncer")
+    if not (pooled or settings.database_url):
+        check_connections(connections(lab, options))
     secrets = LabSecrets("secrets")
     database = MetadataDatabase(
         "metadata-database",
@@ -64,26 +79,33 @@ def build(lab: Lab, platform: Platform, settings: Settings) -> dict[str, pulumi.
         secrets.admin_password.apply(lambda password: json.dumps({"admin": password})),
         pulumi.ResourceOptions(),
     )
-    options = {**lab.options, **settings.options}
     broker = Broker("broker", BrokerArgs(platform, secrets.broker_password)) if lab.workers else None
+    pool = PgBouncer("pgbouncer", PgBouncerArgs(platform, secrets.database_password)) if pooled else None
+    entrance = replace(HTTP if balanced else API, wanted=settings.api_port)
+    api_servers = [replace(API, service=name) for name in replica_names(API.service, lab.count("api-server"))]
+    if not balanced:
+        entrance = api_servers[0] = replace(api_servers[0], wanted=settings.api_port)
     airflow = Airflow(
         platform=platform,
         executors=lab.executors,
         secrets=secrets,
-        database=database.url,
-        home=Volume(home.path.apply(lambda path: path.rpartition("/")[0])),
+        database=pool.url if pool else database.url,
+        async_database=pool.async_url if pool else None,
+        home=folder_of(home),
         dags=dags.volume,
         passwords=passwords,
         broker=broker.url if broker else None,
-        api=replace(API, wanted=settings.api_port),
+        api=entrance,
+        api_servers=tuple(api_servers),
         options=options,
     )
     coherent = airflow.coherence(["api-server", "scheduler", "dag-processor", "triggerer", "worker", "edge-worker"])
-    migrated = MigrationJob("migration", MigrationJobArgs(airflow, after=coherent)).resource
+    direct = replace(airflow, database=database.url, async_database=None)  # a migration takes locks for its session
+    migrated = MigrationJob("migration", MigrationJobArgs(direct, after=coherent)).resource
     api_server = ApiServer("api-server", ApiServerArgs(airflow, after=migrated))
-    scheduler = Scheduler("scheduler", SchedulerArgs(airflow, after=migrated))
-    dag_processor = DagProcessor("dag-processor", DagProcessorArgs(airflow, after=migrated))
-    triggerer = Triggerer("triggerer", TriggererArgs(airflow, after=migrated))
+    scheduler = Scheduler("scheduler", SchedulerArgs(airflow, migrated, lab.count("scheduler")))
+    dag_processor = DagProcessor("dag-processor", DagProcessorArgs(airflow, migrated, lab.count("dag-processor")))
+    triggerer = Triggerer("triggerer", TriggererArgs(airflow, migrated, lab.count("triggerer")))
     services = {
         "metadata-database": database.facts,
         "api-server": api_server.facts,
@@ -91,14 +113,24 @@ def build(lab: Lab, platform: Platform, settings: Settings) -> dict[str, pulumi.
         "dag-processor": dag_processor.facts,
         "triggerer": triggerer.facts,
     }
+    if balanced:
+        balancer = LoadBalancer("load-balancer", LoadBalancerArgs(platform, entrance, airflow.api_servers))
+        services["load-balancer"] = balancer.facts
+    if pool:
+        services["pgbouncer"] = pool.facts
     if broker:
         services["broker"] = broker.facts
-    groups = [CeleryWorkers(name, CeleryWorkersArgs(airflow, group, migrated)) for name, group in lab.workers.items()]
+    # tasks know one address of the API: without a load balancer, that of another server in each group of workers
+    entrances = [airflow] if balanced else [replace(airflow, api=port) for port in api_servers]
+    groups = [
+        CeleryWorkers(name, CeleryWorkersArgs(via, group, migrated))
+        for via, (name, group) in zip(cycle(entrances), lab.workers.items(), strict=False)
+    ]
     if groups:
-        services["worker"] = joined(groups)
+        services["worker"] = all_facts(group.facts for group in groups)
     sites = [EdgeSite(name, EdgeSiteArgs(airflow, site, api_server)) for name, site in lab.sites.items()]
     if sites:
-        services["edge-worker"] = joined(sites)
+        services["edge-worker"] = all_facts(site.facts for site in sites)
     if "flower" in settings.extras:
         services["flower"] = Flower("flower", FlowerArgs(airflow, secrets.admin_password, migrated)).facts
     return {
@@ -108,6 +140,7 @@ def build(lab: Lab, platform: Platform, settings: Settings) -> dict[str, pulumi.
         "sections": list(lab.sections),
         "airflow_version": version(),
         "api_url": airflow.api_url,
+        "other_api_urls": [each.api_url for each in entrances[1:]],
         "admin_user": "admin",
         "admin_password": secrets.admin_password,
         "extras": list(settings.extras),
@@ -118,4 +151,21 @@ def build(lab: Lab, platform: Platform, settings: Settings) -> dict[str, pulumi.
             "logs": airflow.home.path.apply(lambda path: f"{path}/logs"),
         },
         "options": options,
+        "notes": notes(lab, several, balanced, pooled),
     }
+
+
+def notes(lab: Lab, several: bool, balanced: bool, pooled: bool) -> list[str]:
+    """What of the lab depends on the machine, in sentences."""
+    found = []
+    if balanced:
+        found.append("HAProxy passes requests on to the healthy API servers in turn.")
+    elif several:
+        found.append(
+            "No haproxy on the PATH: programs try the API servers in turn, and each group of workers knows one of them."
+        )
+    if pooled:
+        found.append("PgBouncer shares out the connections to the metadata database.")
+    elif lab.pooled:
+        found.append("No pgbouncer on the PATH, or a database of your own: connections go straight to it.")
+    return found

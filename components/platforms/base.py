@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import Any, Literal, Protocol
 
 import pulumi
 
-Image = Literal["airflow", "postgres", "redis"]
+Image = Literal["airflow", "postgres", "redis", "haproxy", "pgbouncer"]
 """Logical image: each platform knows how it gets one (an environment of wheels, a container image)."""
 
 
@@ -20,8 +21,6 @@ class Health:
     Attributes:
         http: URL that must answer 200.
         healthy: JSON paths into the answer that must read "healthy" (`scheduler.status`).
-        fresh: JSON path to a time stamp that must be later than the service's own start; without it, the heart
-            beat that a former process left in the database would pass for this one's.
         tcp: `host:port` that must accept a connection.
         log: regular expression that the service's log must match.
         file: path of a file that the service writes once it is ready.
@@ -30,7 +29,6 @@ class Health:
 
     http: pulumi.Input[str] = ""
     healthy: Sequence[str] = ()
-    fresh: str = ""
     tcp: pulumi.Input[str] = ""
     log: str = ""
     file: pulumi.Input[str] = ""
@@ -95,6 +93,11 @@ class Volume:
     path: pulumi.Output[str]
 
 
+def folder_of(file: Volume) -> Volume:
+    """The folder in which a file of `Platform.file` is."""
+    return Volume(file.path.apply(lambda path: path.rpartition("/")[0]))
+
+
 @dataclass(frozen=True)
 class ServiceSpec:
     """A long-running service, as a component describes it.
@@ -149,10 +152,18 @@ class Service:
     facts: pulumi.Output[list[dict[str, Any]]]
 
 
+def digest(text: str) -> str:
+    """Tells one text of a configuration file from another: a service restarts when its settings change, not a file."""
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
 class Platform(Protocol):
     """Where services run: processes, containers, pods."""
 
     name: str
+
+    def offers(self, image: Image) -> bool:
+        """Whether services of that image can run here; a lab does without an optional one that cannot."""
 
     def endpoint(self, port: Port) -> Endpoint:
         """Where `port` is; known before its service runs, so that services can name each other."""

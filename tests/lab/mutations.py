@@ -195,7 +195,8 @@ def _tasks_killed(lab: Lab) -> Iterator[None]:
 def _airflow(lab: Lab):  # type: ignore[no-untyped-def]
     from labs.airflow import Airflow  # its client takes a second to import
 
-    return Airflow(lab.outputs["api_url"], lab.outputs["admin_user"], lab.outputs["admin_password"])
+    user, password = lab.outputs["admin_user"], lab.outputs["admin_password"]
+    return Airflow(lab.outputs["api_url"], user, password, others=lab.outputs.get("other_api_urls", ()))
 
 
 def _edits(*dag_ids: str) -> Callable[[Lab], AbstractContextManager[object]]:

@@ -21,7 +21,15 @@ from components.platforms.base import (
     Volume,
 )
 from components.platforms.process import postgres
-from components.platforms.process.resources import Folder, Home, LoopbackPort, Packages, Program
+from components.platforms.process.resources import (
+    INSTALLED,
+    Folder,
+    Home,
+    LoopbackPort,
+    Packages,
+    Program,
+    installed,
+)
 
 LOOPBACK = "127.0.0.1"
 
@@ -46,6 +54,10 @@ class ProcessPlatform:
         self._lab = Home("home", str(home))
         self._ports: dict[Port, LoopbackPort] = {}
         self._packages: dict[Image, Packages] = {}
+
+    def offers(self, image: Image) -> bool:
+        """Servers from wheels are always there, others when they are on the PATH."""
+        return image not in INSTALLED or installed(image) is not None
 
     def endpoint(self, port: Port) -> Endpoint:
         """A port on loopback, chosen when the lab is made and kept while it lives."""

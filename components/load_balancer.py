@@ -1,0 +1,96 @@
+"""The load balancer: one address before several API servers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pulumi
+
+from components.airflow import HEALTH
+from components.platforms.base import Health, Platform, Port, ServiceSpec, digest
+
+HTTP = Port("load-balancer", "http", 8080)
+
+
+@dataclass(frozen=True)
+class LoadBalancerArgs:
+    """What a load balancer is made from.
+
+    Attributes:
+        platform: where it runs.
+        port: where it listens.
+        servers: what it passes requests on to, in turn.
+    """
+
+    platform: Platform
+    port: Port
+    servers: Sequence[Port]
+
+
+class LoadBalancer(pulumi.ComponentResource):
+    """HAProxy: requests go to the API servers in turn, and only to those that are healthy.
+
+    Attributes:
+        facts: name, host, endpoints and log.
+
+    Source: https://docs.haproxy.org/2.6/configuration.html
+    """
+
+    facts: pulumi.Output[list[dict[str, Any]]]
+
+    def __init__(self, name: str, args: LoadBalancerArgs, opts: pulumi.ResourceOptions | None = None) -> None:
+        super().__init__("labs:airflow:LoadBalancer", name, {}, opts)
+        child = pulumi.ResourceOptions(parent=self)
+        endpoint = args.platform.endpoint(args.port)
+        servers = {port.service: args.platform.endpoint(port).address for port in args.servers}
+        settings = pulumi.Output.all(
+            bind=pulumi.Output.concat(endpoint.bind_host, ":", endpoint.bind_port), servers=servers
+        ).apply(lambda given: _settings(given["bind"], given["servers"]))
+        configuration = args.platform.file("haproxy.cfg", settings, child)
+        service = args.platform.service(
+            name,
+            ServiceSpec(
+                role="load-balancer",
+                image="haproxy",
+                command=["haproxy", "-db", "-f", configuration.path],
+                environment={"SETTINGS_DIGEST": settings.apply(digest)},
+                ports=[args.port],
+                volumes=[configuration],
+                health=Health(tcp=endpoint.address, timeout=120),
+            ),
+            child,
+        )
+        self.facts = service.facts
+        self.register_outputs({"facts": self.facts})
+
+
+def _settings(bind: str, servers: dict[str, str]) -> str:
+    """The text of haproxy.cfg.
+
+    A request that an API server did not take is sent to the next one; one that it took is not sent twice.
+    """
+    lines = [f"    server {name} {address}" for name, address in servers.items()]
+    return f"""\
+global
+    maxconn 1000
+    nbthread 1
+defaults
+    mode http
+    timeout connect 2s
+    timeout client 120s
+    timeout server 120s
+    retries 3
+    option redispatch 1
+    retry-on conn-failure
+frontend api
+    bind {bind}
+    default_backend api-servers
+backend api-servers
+    balance roundrobin
+    option httpchk GET {HEALTH}
+    http-check expect status 200
+    default-server check inter 2s timeout 5s fall 2 rise 1
+{chr(10).join(lines)}
+"""
