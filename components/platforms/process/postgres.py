@@ -16,15 +16,14 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from components.platforms.process.supervisor import Supervisor
 from components.platforms.process.users import become, give, identity, own_user
 from labs.cache import IMAGES, artefact, environment, fingerprint
 from labs.errors import LabError
 from labs.processes import LAB_MARK
 from labs.waiting import until
 
-ACCOUNT_OF_INITDB = 65534
-"""`nobody`: initdb alone insists on a user id that has an account."""
+NOBODY = 65534
+"""A user id with an account: what makes and mends a data folder insists on one, the server does not."""
 
 HBA = """\
 # Passwords on loopback, nothing else; the entry point sets the password over a socket of its own.
@@ -92,6 +91,10 @@ def _psql(bin_: Path, sockets: Path, user: int, statements: str) -> None:
     )
 
 
+def _account() -> int:
+    return NOBODY if os.geteuid() == 0 else os.geteuid()
+
+
 def template() -> Path:
     """A data folder with Airflow's schema in it, made once per set of packages."""
     servers, airflow = environment("servers"), environment("airflow")
@@ -100,7 +103,7 @@ def template() -> Path:
     def build(folder: Path) -> None:
         bin_, data = binaries(servers), folder / "data"
         data.mkdir(mode=0o700)
-        user = ACCOUNT_OF_INITDB if os.geteuid() == 0 else os.geteuid()
+        user = _account()
         give(data, user)
         options = ["-U", "postgres", "--encoding=UTF8", "--locale=C", "--no-sync"]
         initdb = [str(bin_ / "initdb"), "-D", str(data), *options]
@@ -144,10 +147,21 @@ def _provision(bin_: Path, data: Path, user: int) -> None:
     (fresh / "pg_hba.conf").write_text(HBA)
     with (fresh / "postgresql.conf").open("a") as stream:
         stream.write(SETTINGS)
-    give(fresh, user)
+    give(fresh, _account())
     password = os.environ["POSTGRES_PASSWORD"].replace("'", "''")
-    with _private_server(bin_, fresh, user, Supervisor(Path(os.environ[LAB_MARK])).sockets) as sockets:
-        _psql(bin_, sockets, user, f"ALTER ROLE airflow PASSWORD '{password}';")
+    # no server is started for it: that takes as long as all the rest
+    done = subprocess.run(
+        [bin_ / "postgres", "--single", "-j", "-F", "-c", "log_min_error_statement=panic", "-D", fresh, "postgres"],
+        input=f"ALTER ROLE airflow PASSWORD '{password}';\n\n",
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        check=False,
+        **identity(_account()),
+    )
+    if done.returncode or "ERROR" in done.stderr:
+        raise LabError(f"PostgreSQL did not take the password of its role: {done.stderr.strip()}")
+    give(fresh, user)
     fresh.rename(data)
 
 
