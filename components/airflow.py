@@ -5,7 +5,7 @@ from __future__ import annotations
 import configparser
 import io
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import pulumi
@@ -78,6 +78,17 @@ def settings_file() -> str:
     text = io.StringIO()
     parser.write(text)
     return text.getvalue()
+
+
+def check_options(options: Iterable[str]) -> None:
+    """Check that options are the user's to set.
+
+    Raises:
+        UsageError: one of them is not; names it.
+    """
+    for option in options:
+        if variable(option) in SHARED:
+            raise UsageError(f"--set {option}: the lab sets that itself, the same for every component; leave it out")
 
 
 def check_coherence(components: Mapping[str, Mapping[str, str]]) -> None:

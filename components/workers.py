@@ -7,9 +7,14 @@ from dataclasses import dataclass
 from labs.errors import UsageError
 
 
-def _check_queues(owner: str, queues: tuple[str, ...]) -> None:
-    if not queues or not all(queues):
-        raise UsageError(f"{owner}.queues is {queues}: name at least one queue")
+def _check(owner: Workers | Site, *counts: str) -> None:
+    name = type(owner).__name__
+    if not owner.queues or not all(owner.queues):
+        raise UsageError(f"{name}.queues is {owner.queues}: name at least one queue")
+    for count in counts:
+        value = getattr(owner, count)
+        if not isinstance(value, int) or value < 1:  # a configuration may give anything
+            raise UsageError(f"{name}.{count} is {value!r}: it takes a number, 1 or more")
 
 
 @dataclass(frozen=True)
@@ -34,12 +39,14 @@ class Workers:
     autoscale: tuple[int, int] | None = None
 
     def __post_init__(self) -> None:
-        _check_queues("Workers", self.queues)
-        for argument in ("concurrency", "replicas", "prefetch"):
-            if getattr(self, argument) < 1:
-                raise UsageError(f"Workers.{argument} is {getattr(self, argument)}: it takes 1 or more")
-        if self.autoscale and not self.autoscale[0] >= self.autoscale[1] >= 1:
-            raise UsageError(f"Workers.autoscale is {self.autoscale}: give the largest size, then the smallest")
+        _check(self, "concurrency", "replicas", "prefetch")
+        if self.autoscale is not None:
+            try:
+                largest, smallest = map(int, self.autoscale)
+            except (TypeError, ValueError):
+                largest, smallest = 0, 0
+            if not largest >= smallest >= 1:
+                raise UsageError(f"Workers.autoscale is {self.autoscale}: give the largest size, then the smallest")
 
 
 @dataclass(frozen=True)
@@ -58,6 +65,4 @@ class Site:
     concurrency: int = 1
 
     def __post_init__(self) -> None:
-        _check_queues("Site", self.queues)
-        if self.concurrency < 1:
-            raise UsageError(f"Site.concurrency is {self.concurrency}: it takes 1 or more")
+        _check(self, "concurrency")

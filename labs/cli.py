@@ -11,20 +11,23 @@ import os
 import signal
 import sys
 import webbrowser
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from inspect import Signature, signature
 from pathlib import Path
 from types import FrameType
 from typing import Annotated, Any, NoReturn
 
 import typer
+import yaml
 from rich.markup import escape
 from rich.table import Table
 
 from labs.console import duration, err, is_change, out, plural, watching
 from labs.engines import pulumi_home
 from labs.errors import ExitCode, LabError, UsageError
+from labs.lab import Lab, log_files
 from labs.paths import PROJECT_ROOT
-from stacks.catalogue import LABS, SECTIONS
+from stacks.catalogue import EXTRAS, LABS, SECTIONS
 
 app = typer.Typer(
     name="lab",
@@ -52,6 +55,17 @@ Options = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="SECTION.KEY=VALUE", help="An Airflow option; repeatable."),
 ]
+Config = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--config",
+        metavar="PATH=VALUE",
+        help="The lab's shape: executors=…, workers.NAME.FIELD=…, sites.NAME.FIELD=…; repeatable.",
+    ),
+]
+Extras = Annotated[
+    list[str] | None, typer.Option("--with", metavar="EXTRA", help=f"Add to the lab: {', '.join(EXTRAS)}; repeatable.")
+]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing but errors and results.")]
 Json = Annotated[bool, typer.Option("--json", help="For programs: JSON on standard output.")]
 
@@ -64,6 +78,64 @@ def _options(pairs: Iterable[str] | None) -> dict[str, str]:
             raise UsageError(f"--set {pair}: write SECTION.KEY=VALUE, as core.parallelism=4")
         options[key] = value
     return options
+
+
+def _shape(pairs: Iterable[str] | None) -> dict[str, Any]:
+    """`workers.io.concurrency=4` as `{"workers": {"io": {"concurrency": 4}}}`; values as in YAML."""
+    shape: dict[str, Any] = {}
+    for pair in pairs or ():
+        path, equals, text = pair.partition("=")
+        *above, last = path.split(".")
+        place = shape
+        for part in above:
+            place = place.setdefault(part, {})
+            if not isinstance(place, dict):
+                raise UsageError(f"--config {pair}: {part} was given a value of its own already")
+        try:
+            place[last] = yaml.safe_load(text)
+        except yaml.YAMLError:
+            equals = ""
+        if not equals:
+            raise UsageError(f"--config {pair}: write PATH=VALUE, as workers.default.concurrency=2")
+    return shape
+
+
+def _request(
+    target: Target,
+    name: Name = None,
+    engine: EngineName = "auto",
+    platform: PlatformName = None,
+    port: ApiPort = None,
+    database_url: DatabaseUrl = None,
+    options: Options = None,
+    config: Config = None,
+    extras: Extras = None,
+) -> Lab:
+    """The lab that a command line asks for, with all that may be said of one."""
+    return Lab.request(
+        target,
+        name=name,
+        engine=engine,
+        platform=platform,
+        api_port=port,
+        database_url=database_url,
+        options=_options(options),
+        extras=extras or (),
+        shape=_shape(config),
+    )
+
+
+def _of_a_request(verb: Callable[..., None]) -> Callable[..., None]:
+    """A verb of a lab that is asked for: on the command line, the parameters of `_request` stand for its `lab`."""
+    asked = signature(_request, eval_str=True).parameters
+    own = {name: each for name, each in signature(verb, eval_str=True).parameters.items() if name != "lab"}
+
+    def command(**given: Any) -> None:
+        verb(_request(**{name: given[name] for name in asked}), **{name: given[name] for name in own})
+
+    command.__name__, command.__doc__ = verb.__name__, verb.__doc__
+    command.__signature__ = Signature([*{**asked, **own}.values()])  # type: ignore[attr-defined]
+    return command
 
 
 def _print_json(value: Any) -> None:
@@ -106,33 +178,18 @@ def list_(as_json: Json = False) -> None:
 
 
 @app.command()
+@_of_a_request
 def up(
+    lab: Lab,
     target: Target,
     verify: Annotated[
         bool, typer.Option("--verify", help="Then run the lab's scenarios and write the report.")
     ] = False,
-    name: Name = None,
-    engine: EngineName = "auto",
-    platform: PlatformName = None,
-    port: ApiPort = None,
-    database_url: DatabaseUrl = None,
-    options: Options = None,
     keep: Annotated[bool, typer.Option("--keep", help="Leave what was made when a first `up` fails.")] = False,
     quiet: Quiet = False,
     as_json: Json = False,
 ) -> None:
     """Bring a lab up, or bring a running one to what is asked for."""
-    from labs.lab import Lab
-
-    lab = Lab.request(
-        target,
-        name=name,
-        engine=engine,
-        platform=platform,
-        api_port=port,
-        database_url=database_url,
-        options=_options(options),
-    )
     with watching(f"lab {lab.name} on {lab.engine.name} engine", quiet) as watch:
         lab = lab.up(watch, keep=keep)
     if as_json:
@@ -144,28 +201,9 @@ def up(
 
 
 @app.command()
-def preview(
-    target: Target,
-    name: Name = None,
-    engine: EngineName = "auto",
-    platform: PlatformName = None,
-    port: ApiPort = None,
-    database_url: DatabaseUrl = None,
-    options: Options = None,
-    as_json: Json = False,
-) -> None:
+@_of_a_request
+def preview(lab: Lab, as_json: Json = False) -> None:
     """Show what `up` would make, change, replace and delete, and why."""
-    from labs.lab import Lab
-
-    lab = Lab.request(
-        target,
-        name=name,
-        engine=engine,
-        platform=platform,
-        api_port=port,
-        database_url=database_url,
-        options=_options(options),
-    )
     steps = lab.preview()
     if as_json:
         _print_json([{"operation": s.operation, "type": s.type, "name": s.name, "reason": s.reason} for s in steps])
@@ -173,7 +211,9 @@ def preview(
     changes = [step for step in steps if is_change(step)]
     colours = {"create": "green", "update": "yellow", "replace": "magenta", "delete": "red"}
     for step in changes:
-        out.print(f"[{colours[step.operation]}]{step.operation:8}[/] {step.name:24} [dim]{escape(step.reason)}[/]")
+        kind = step.type.rpartition(":")[2]
+        what = f"[{colours[step.operation]}]{step.operation:8}[/] {kind:12} {step.name:24}"
+        out.print(f"{what} [dim]{escape(step.reason)}[/]")
     same = sum(step.operation == "same" for step in steps)
     out.print(f"{plural(len(changes), 'change')}, {same} unchanged")
 
@@ -181,8 +221,6 @@ def preview(
 @app.command()
 def down(name: Existing, quiet: Quiet = False) -> None:
     """Take a lab down to nothing."""
-    from labs.lab import Lab
-
     lab = Lab.of(name)
     with watching(f"lab {lab.name} down", quiet) as watch:
         lab.down(watch)
@@ -199,8 +237,6 @@ def verify(
     quiet: Quiet = False,
 ) -> None:
     """Run the lab's scenarios and write the report."""
-    from labs.lab import Lab
-
     section = name if name in SECTIONS else None
     raise typer.Exit(_verify(Lab.of(name).name, section, only or (), quiet, everything))
 
@@ -217,7 +253,6 @@ def status(name: Existing, as_json: Json = False) -> None:
     from dataclasses import asdict
 
     from components.platforms.process.inspection import inspect
-    from labs.lab import Lab, log_files
     from labs.paths import run_directory
 
     lab = Lab.of(name)
@@ -260,8 +295,6 @@ def logs(
     lines: Annotated[int, typer.Option("--lines", "-n", min=0, help="How many of the last lines.")] = 30,
 ) -> None:
     """Show the logs of the lab's services."""
-    from labs.lab import Lab, log_files
-
     files = log_files(Lab.of(name).outputs)
     if service is not None and service not in files:
         raise UsageError(f"there is no service {service!r} in {name}: choose {', '.join(files)}")
@@ -273,8 +306,6 @@ def logs(
 @app.command("open")
 def open_(name: Existing) -> None:
     """Show where Airflow's UI is and open it in a browser where there is one."""
-    from labs.lab import Lab
-
     outputs = Lab.of(name).outputs
     _where(outputs)
     if sys.stdout.isatty() and (sys.platform == "darwin" or os.environ.get("DISPLAY")):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import difflib
+from collections.abc import Iterable
 from enum import IntEnum
 
 
@@ -31,3 +33,9 @@ class Interrupted(LabError):
     """Ctrl-C or SIGTERM arrived; the sentence says what state was left."""
 
     exit_code = ExitCode.INTERRUPTED
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """Part of a sentence: `did you mean celery? ` for `celry`, or nothing where no known word is near."""
+    near = difflib.get_close_matches(word, list(known), n=1, cutoff=0.5)
+    return f"did you mean {near[0]}? " if near else ""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -18,6 +18,7 @@ from labs.engines.base import PROJECT, Engine, Event, Stack, Step, Watcher
 from labs.errors import Interrupted, LabError, UsageError
 from labs.paths import PROJECT_ROOT, engine_directory, lab_directory, make_private, run_directory
 from stacks.catalogue import SECTIONS, check_runnable, find_lab
+from stacks.configuration import check_extras, configured
 
 STACKS = PROJECT_ROOT / "stacks"
 
@@ -64,11 +65,19 @@ class Lab:
         api_port: int | None = None,
         database_url: str | None = None,
         options: Mapping[str, str] | None = None,
+        extras: Sequence[str] = (),
+        shape: Mapping[str, Any] | None = None,
     ) -> Lab:
         """The lab that the command line asks for.
 
+        Args:
+            options: Airflow options by `section.key`.
+            extras: what to add, such as `flower`.
+            shape: what differs in its executors, workers and sites; see `stacks.configuration.configured`.
+
         Raises:
-            UsageError: no such lab, section, platform or engine, or an option without a section; nothing was touched.
+            UsageError: there is no such lab, section, platform or engine, or the lab cannot be like that; nothing was
+                touched.
         """
         data = find_lab(target)
         config = _read_configuration(data.name)
@@ -77,9 +86,13 @@ class Lab:
             "api_port": None if api_port is None else str(api_port),
             "database_url": database_url,
             "options": json.dumps(dict(options)) if options else None,
+            "extras": json.dumps(list(extras)) if extras else None,
+            **{key: json.dumps(value) for key, value in (shape or {}).items()},
         }
         config |= {_key(key): value for key, value in wanted.items() if value is not None}
+        data = configured(data, shape or {})
         check_runnable(data, config.get(_key("platform"), data.platforms[0] if data.platforms else "process"))
+        check_extras(data, extras)
         for option in options or {}:
             if "." not in option:
                 raise UsageError(f"--set {option}: name the option with its section, as core.parallelism=4")

@@ -7,10 +7,12 @@ from pathlib import Path
 
 import pulumi
 
+from components.airflow import check_options
 from components.platforms.base import Platform
 from components.platforms.process.platform import ProcessPlatform
 from labs.paths import run_directory
 from stacks.catalogue import check_runnable, find_lab
+from stacks.configuration import SHAPE, check_extras, configured
 from stacks.topology import Settings, build
 
 PLATFORMS: Mapping[str, Callable[[Path], Platform]] = {"process": ProcessPlatform}
@@ -19,14 +21,19 @@ PLATFORMS: Mapping[str, Callable[[Path], Platform]] = {"process": ProcessPlatfor
 def main() -> None:
     """Read the stack's configuration, build the lab, export what scenarios need."""
     config = pulumi.Config()
-    lab = find_lab(config.require("lab"))
+    shape = {key: config.get_object(key) for key in SHAPE if config.get(key) is not None}
+    lab = configured(find_lab(config.require("lab")), shape)
     platform = config.get("platform") or (lab.platforms or ("process",))[0]
     check_runnable(lab, platform)
+    extras = tuple(config.get_object("extras") or ())
+    check_extras(lab, extras)
+    options = config.get_object("options") or {}
+    check_options(options)
     settings = Settings(
         api_port=config.get_int("api_port"),
         database_url=config.get("database_url"),
-        options=config.get_object("options") or {},
-        extras=tuple(config.get_object("extras") or ()),
+        options=options,
+        extras=extras,
     )
     outputs = build(lab, PLATFORMS[platform](run_directory(pulumi.get_stack())), settings)
     for name, value in outputs.items():

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from components.workers import Site, Workers
-from labs.errors import UsageError
+from labs.errors import UsageError, nearest
 
-EXECUTORS = ("LocalExecutor", "CeleryExecutor", "KubernetesExecutor", "EdgeExecutor")
+EDGE = "airflow.providers.edge3.executors.EdgeExecutor"
+
+EXECUTORS = ("LocalExecutor", "CeleryExecutor", "KubernetesExecutor", EDGE)
+"""What may stand in an executor list, each also behind an alias, `edge:airflow.…`."""
+
+EXTRAS: Mapping[str, str] = {"flower": "CeleryExecutor"}
+"""What `--with` adds to a lab, and the executor that the lab needs for it."""
 
 ROLES = ("api-server", "scheduler", "dag-processor", "triggerer")
 """Services of Airflow itself, of which a lab may have several."""
@@ -33,7 +38,7 @@ class Lab:
         options: Airflow options by `section.key`, on top of the defaults.
 
     Raises:
-        UsageError: an executor that does not exist, or stands twice.
+        UsageError: no executor, one that does not exist, or one that stands twice.
     """
 
     name: str
@@ -49,12 +54,21 @@ class Lab:
     options: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        names = [executor.rpartition(":")[2].rpartition(".")[2] for executor in self.executors]
+        names = [executor.rpartition(":")[2] for executor in self.executors]
+        if not names:
+            raise UsageError(f"the executor list of {self.name} is empty: name at least one of {', '.join(EXECUTORS)}")
         for name in names:
             if name not in EXECUTORS:
-                raise UsageError(f"Lab.executors of {self.name!r}: there is no {name!r}, use {', '.join(EXECUTORS)}")
+                raise UsageError(
+                    f"the executor list of {self.name} has {name!r}, which is no executor: "
+                    f"{nearest(name, EXECUTORS)}use {', '.join(EXECUTORS)}"
+                )
             if names.count(name) > 1:
-                raise UsageError(f"Lab.executors of {self.name!r} has {name} twice: Airflow takes each once")
+                raise UsageError(f"the executor list of {self.name} has {name} twice: Airflow takes each once")
+
+    def uses(self, executor: str) -> bool:
+        """Whether the executor of that class name is in the list."""
+        return any(spec.endswith(executor) for spec in self.executors)
 
     def count(self, role: str) -> int:
         """How many services of that role the lab has."""
@@ -72,8 +86,6 @@ class Section:
 
 PORTABLE = ("35.1", "35.5")
 """Sections whose DAGs run unchanged on every executor."""
-
-_EDGE = "airflow.providers.edge3.executors.EdgeExecutor"
 
 QUICK: Mapping[str, str] = {
     # A lost task process or scheduler is noticed within a lesson; production defaults behind each.
@@ -139,7 +151,7 @@ LABS: Mapping[str, Lab] = {
         Lab(
             name="edge",
             teaches="tasks at sites that reach nothing but the API server",
-            executors=(_EDGE,),
+            executors=(EDGE,),
             sections=(*PORTABLE, "35.6"),
             platforms=("process",),
             sites={
@@ -151,7 +163,7 @@ LABS: Mapping[str, Lab] = {
         Lab(
             name="multi",
             teaches="several executors side by side, chosen per DAG and per task",
-            executors=("LocalExecutor", "CeleryExecutor", f"edge:{_EDGE}"),
+            executors=("LocalExecutor", "CeleryExecutor", f"edge:{EDGE}"),
             sections=(*PORTABLE, "35.7"),
             platforms=("process",),
             needs=("a Redis server: from the PATH, or a wheel for Python up to 3.12",),
@@ -204,9 +216,7 @@ def find_lab(name: str) -> Lab:
         return LABS[SECTIONS[name].lab]
     if name in LABS:
         return LABS[name]
-    near = difflib.get_close_matches(name, [*LABS, *SECTIONS], n=1, cutoff=0.5)
-    hint = f"did you mean {near[0]}? " if near else ""
-    raise UsageError(f"there is no lab or section {name!r}: {hint}`lab list` shows all")
+    raise UsageError(f"there is no lab or section {name!r}: {nearest(name, [*LABS, *SECTIONS])}`lab list` shows all")
 
 
 def check_runnable(lab: Lab, platform: str) -> None:
@@ -221,3 +231,5 @@ def check_runnable(lab: Lab, platform: str) -> None:
         raise UsageError(
             f"the lab {lab.name!r} does not run on the platform {platform!r}: use {', '.join(lab.platforms)}"
         )
+    if lab.uses("KubernetesExecutor") and platform == "process":
+        raise UsageError("KubernetesExecutor needs the platform kubernetes: take it out of the executor list")

@@ -64,6 +64,38 @@ def test_an_option_without_section_or_value_is_refused(lab: RunLab, name: str, o
     assert remains(name) == NOTHING
 
 
+@pytest.mark.parametrize(
+    ("target", "arguments", "hint"),
+    [
+        ("celery", ["--with", "flowr"], "there is no extra 'flowr': did you mean flower?"),
+        ("edge", ["--with", "flower"], "flower needs CeleryExecutor, which the lab edge lacks: use celery"),
+        (
+            "celery",
+            ["--config", "workers.io.queues=io_bond"],
+            "'io_bond', a queue that no lab has: did you mean io_bound?",
+        ),
+        ("celery", ["--config", "workers.default.replicas=0"], "workers.default.replicas is 0: it takes a number, 1"),
+        ("celery", ["--config", "workers.default.concurrency=0"], "workers.default.concurrency is 0: it takes"),
+        ("edge", ["--config", "sites.site-a.concurrency=0"], "sites.site-a.concurrency is 0: it takes"),
+        ("multi", ["--config", "executors=LocalExecutor,CelryExecutor"], "did you mean CeleryExecutor?"),
+        ("multi", ["--config", "executors=LocalExecutor,LocalExecutor"], "has LocalExecutor twice"),
+        (
+            "celery",
+            ["--set", "celery.broker_url=redis://:hidden@h:1"],
+            "--set celery.broker_url: the lab sets that itself",
+        ),
+    ],
+)
+def test_a_lab_that_could_not_run_is_refused_before_anything_starts(
+    lab: RunLab, name: str, target: str, arguments: list[str], hint: str
+) -> None:
+    done = lab("up", target, "--name", name, *arguments)
+    assert done.returncode == 2
+    assert hint in sentence(done)
+    assert "hidden" not in done.stderr
+    assert remains(name) == NOTHING
+
+
 def test_a_taken_port_is_refused_with_its_holder(lab: RunLab, name: str) -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]

@@ -1,0 +1,108 @@
+"""What a stack's configuration makes of a lab of the catalogue, checked before anything starts."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import fields, replace
+from typing import Any, TypeVar
+
+from components.workers import Site, Workers
+from labs.errors import UsageError, nearest
+from stacks.catalogue import EXTRAS, LABS, Lab
+
+SHAPE = ("executors", "workers", "sites")
+"""What a configuration may change of a lab's data."""
+
+Group = TypeVar("Group", Workers, Site)
+
+
+def configured(lab: Lab, config: Mapping[str, Any]) -> Lab:
+    """The lab as a stack's configuration changes it.
+
+    Args:
+        config: `executors`, the list; `workers` and `sites`, what differs by name and field, as in
+            `{"io": {"concurrency": 4}}`, where a new name makes a new group.
+
+    Raises:
+        UsageError: the lab could not run like that; names the value and what is accepted.
+    """
+    for key in config:
+        if key not in SHAPE:
+            raise UsageError(f"a lab has no {key!r} to configure: {nearest(key, SHAPE)}use {', '.join(SHAPE)}")
+    changed = replace(
+        lab,
+        executors=_listed(config["executors"]) if "executors" in config else lab.executors,
+        workers=_changed("workers", Workers, lab.workers, config.get("workers", {})),
+        sites=_changed("sites", Site, lab.sites, config.get("sites", {})),
+    )
+    _check_served(changed, "CeleryExecutor", "workers", changed.workers)
+    _check_served(changed, "EdgeExecutor", "sites", changed.sites)
+    return changed
+
+
+def _listed(value: Any) -> tuple[str, ...]:
+    """A list, given as such or as text with commas."""
+    items = value if isinstance(value, (list, tuple)) else str(value or "").split(",")
+    return tuple(filter(None, (str(item).strip() for item in items)))
+
+
+def _changed(kind: str, make: type[Group], groups: Mapping[str, Group], changes: Any) -> dict[str, Group]:
+    result = dict(groups)
+    for name, values in _mapping(kind, changes, "NAME.FIELD").items():
+        where = f"{kind}.{name}"
+        if not re.fullmatch(r"[a-z][a-z0-9-]*", name):
+            raise UsageError(f"{where}: name it with lower-case letters, digits and dashes")
+        known = [field.name for field in fields(make)]
+        for key in _mapping(where, values, "FIELD"):
+            if key not in known:
+                raise UsageError(f"{where} has no {key!r}: {nearest(key, known)}use {', '.join(known)}")
+        given: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
+        if name not in groups or "queues" in given:
+            given["queues"] = _listed(given.get("queues", ()))
+            _check_queues(where, given["queues"])
+        try:
+            result[name] = replace(result[name], **given) if name in result else make(**given)
+        except UsageError as error:
+            raise UsageError(str(error).replace(make.__name__, where)) from None
+    return result
+
+
+def _mapping(where: str, value: Any, rest: str) -> Mapping[str, Any]:
+    if not isinstance(value, Mapping):
+        raise UsageError(f"{where} is {value!r}: write {where}.{rest}=VALUE, as workers.default.concurrency=2")
+    return value
+
+
+def _check_queues(where: str, queues: Iterable[str]) -> None:
+    known = {queue for lab in LABS.values() for group in lab.workers.values() for queue in group.queues}
+    known |= {queue for lab in LABS.values() for site in lab.sites.values() for queue in site.queues}
+    for queue in queues:
+        if queue not in known:
+            raise UsageError(
+                f"{where}.queues has {queue!r}, a queue that no lab has: {nearest(queue, known)}"
+                f"use {', '.join(sorted(known))}"
+            )
+
+
+def _check_served(lab: Lab, executor: str, kind: str, groups: Mapping[str, object]) -> None:
+    if lab.uses(executor) and not groups:
+        raise UsageError(f"{executor} has no {kind} in the lab {lab.name}: add {kind}.default.queues=default")
+    if groups and not lab.uses(executor):
+        raise UsageError(
+            f"the executor list of {lab.name} has no {executor} for its {kind} {', '.join(groups)}: add it"
+        )
+
+
+def check_extras(lab: Lab, extras: Iterable[str]) -> None:
+    """Check that the lab can have these extras.
+
+    Raises:
+        UsageError: there is no such extra, or the lab lacks the executor that it belongs to.
+    """
+    for extra in extras:
+        if extra not in EXTRAS:
+            raise UsageError(f"there is no extra {extra!r}: {nearest(extra, EXTRAS)}use {', '.join(EXTRAS)}")
+        if not lab.uses(EXTRAS[extra]):
+            fitting = ", ".join(other.name for other in LABS.values() if other.platforms and other.uses(EXTRAS[extra]))
+            raise UsageError(f"the extra {extra} needs {EXTRAS[extra]}, which the lab {lab.name} lacks: use {fitting}")

@@ -1,0 +1,91 @@
+"""What a stack's configuration may change of a lab, and every sentence that refuses it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from components.airflow import check_options
+from components.workers import Site, Workers
+from labs.cli import _shape
+from labs.errors import UsageError
+from stacks.catalogue import EDGE, LABS
+from stacks.configuration import check_extras, configured
+
+
+def shaped(lab: str, *pairs: str) -> Any:
+    """The lab as `--config` shapes it."""
+    return configured(LABS[lab], _shape(pairs))
+
+
+def test_what_is_not_named_stays() -> None:
+    assert shaped("celery") == LABS["celery"]
+    workers = shaped("celery", "workers.io.concurrency=4").workers
+    assert workers["io"] == Workers(("io_bound",), concurrency=4)
+    assert {**workers, "io": LABS["celery"].workers["io"]} == LABS["celery"].workers
+
+
+def test_a_new_name_is_a_new_group() -> None:
+    lab = shaped("edge", "sites.site-c.queues=site_a,site_b", "sites.site-c.concurrency=3")
+    assert lab.sites["site-c"] == Site(("site_a", "site_b"), concurrency=3)
+    assert shaped("celery", "workers.io.autoscale=[4, 1]").workers["io"].autoscale == (4, 1)
+
+
+def test_another_executor_brings_its_workers() -> None:
+    pairs = ("executors=LocalExecutor,CeleryExecutor", "workers.default.queues=default")
+    lab = shaped("local", *pairs)
+    assert (lab.executors, list(lab.workers)) == (("LocalExecutor", "CeleryExecutor"), ["default"])
+
+
+@pytest.mark.parametrize(
+    ("lab", "pairs", "sentence"),
+    [
+        ("local", ["executors=LocalExecutr"], r"'LocalExecutr', which is no executor: did you mean LocalExecutor\?"),
+        ("local", ["executors=SequentialExecutor"], r"'SequentialExecutor', which is no executor"),
+        ("local", ["executors="], r"the executor list of local is empty"),
+        ("local", ["executors=[LocalExecutor, LocalExecutor]"], r"the executor list of local has LocalExecutor twice"),
+        ("local", ["executors=a:LocalExecutor,LocalExecutor"], r"has LocalExecutor twice: Airflow takes each once"),
+        ("edge", ["executors=EdgeExecutor"], rf"'EdgeExecutor', which is no executor: .*use .*{EDGE}"),
+        ("local", ["executors=LocalExecutor,CeleryExecutor"], r"CeleryExecutor has no workers in the lab local: add"),
+        ("local", [f"executors={EDGE}"], r"EdgeExecutor has no sites in the lab local: add"),
+        ("celery", ["executors=LocalExecutor"], r"has no CeleryExecutor for its workers default, heavy, io, compute"),
+        ("celery", ["workers.io.queues=io_bond"], r"workers.io.queues has 'io_bond', a queue that no lab has: did you"),
+        ("edge", ["sites.site-a.queues=mars"], r"sites.site-a.queues has 'mars', a queue that no lab has: use compute"),
+        ("celery", ["workers.io.queues="], r"workers.io.queues is \(\): name at least one queue"),
+        ("celery", ["workers.new.concurrency=2"], r"workers.new.queues is \(\): name at least one queue"),
+        ("celery", ["workers.io.replicas=0"], r"workers.io.replicas is 0: it takes a number, 1 or more"),
+        ("celery", ["workers.io.concurrency=0"], r"workers.io.concurrency is 0: it takes a number"),
+        ("celery", ["workers.io.concurrency=many"], r"workers.io.concurrency is 'many': it takes a number"),
+        ("celery", ["workers.io.prefetch=-1"], r"workers.io.prefetch is -1: it takes a number"),
+        ("celery", ["workers.io.autoscale=[1, 4]"], r"workers.io.autoscale is \(1, 4\): give the largest size, then"),
+        ("celery", ["workers.io.autoscale=4"], r"workers.io.autoscale is 4: give the largest size, then"),
+        ("edge", ["sites.site-a.concurrency=0"], r"sites.site-a.concurrency is 0: it takes a number, 1 or more"),
+        ("edge", ["sites.site-a.prefetch=2"], r"sites.site-a has no 'prefetch': use queues, concurrency"),
+        ("celery", ["workers.io.concurency=2"], r"workers.io has no 'concurency': did you mean concurrency\?"),
+        ("celery", ["workers.Up.queues=default"], r"workers.Up: name it with lower-case letters"),
+        ("celery", ["workers.io=4"], r"workers.io is 4: write workers.io.FIELD=VALUE"),
+        ("celery", ["workers=4"], r"workers is 4: write workers.NAME.FIELD=VALUE"),
+        ("celery", ["workers.io=4", "workers.io.queues=default"], r"io was given a value of its own already"),
+        ("celery", ["worker.io.concurrency=4"], r"a lab has no 'worker' to configure: did you mean workers\?"),
+        ("celery", ["workers.io.concurrency"], r"--config workers.io.concurrency: write PATH=VALUE"),
+        ("celery", ["workers.io.queues=[a"], r"--config workers.io.queues=\[a: write PATH=VALUE"),
+    ],
+)
+def test_what_cannot_run_is_refused(lab: str, pairs: list[str], sentence: str) -> None:
+    with pytest.raises(UsageError, match=sentence):
+        shaped(lab, *pairs)
+
+
+@pytest.mark.parametrize("option", ["core.executor", "celery.broker_url", "database.sql_alchemy_conn"])
+def test_an_option_that_the_lab_sets_is_refused(option: str) -> None:
+    with pytest.raises(UsageError, match=f"--set {option}: the lab sets that itself"):
+        check_options([option])
+
+
+def test_an_extra_is_known_and_fits_its_lab() -> None:
+    check_extras(LABS["celery"], ["flower"])
+    with pytest.raises(UsageError, match=r"there is no extra 'flowr': did you mean flower\? use flower"):
+        check_extras(LABS["celery"], ["flowr"])
+    with pytest.raises(UsageError, match=r"flower needs CeleryExecutor, which the lab edge lacks: use celery, multi"):
+        check_extras(LABS["edge"], ["flower"])
