@@ -40,10 +40,14 @@ class DagProcessor(pulumi.ComponentResource):
 
     def __init__(self, name: str, args: DagProcessorArgs, opts: pulumi.ResourceOptions | None = None) -> None:
         super().__init__("labs:airflow:DagProcessor", name, {}, opts)
-        self.facts = all_facts(self._replica(each, args).facts for each in replica_names(name, args.replicas))
+        started: list[Service] = []
+        # two that meet an empty database both enter the DAG bundle there, and one of them ends over it
+        for each in replica_names(name, args.replicas):
+            started.append(self._replica(each, args, [before.resource for before in started]))
+        self.facts = all_facts(service.facts for service in started)
         self.register_outputs({"facts": self.facts})
 
-    def _replica(self, name: str, args: DagProcessorArgs) -> Service:
+    def _replica(self, name: str, args: DagProcessorArgs, before: list[pulumi.Resource]) -> Service:
         airflow = args.airflow
         return airflow.platform.service(
             name,
@@ -54,7 +58,7 @@ class DagProcessor(pulumi.ComponentResource):
                 environment=airflow.environment("dag-processor"),
                 secrets=airflow.secret_environment("dag-processor"),
                 volumes=airflow.volumes,
-                health=Health(log="Starting the Dag Processor Job"),  # said after its first heartbeat
+                health=Health(log="Checking for new files in bundle"),  # said after its first heartbeat
             ),
-            pulumi.ResourceOptions(parent=self, depends_on=[args.after]),
+            pulumi.ResourceOptions(parent=self, depends_on=[args.after, *before]),
         )

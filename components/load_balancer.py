@@ -91,6 +91,7 @@ backend api-servers
     balance roundrobin
     option httpchk GET {HEALTH}
     http-check expect status 200
-    default-server check inter 2s timeout 5s fall 2 rise 1
+    timeout check 5s
+    default-server check inter 2s fall 2 rise 1
 {chr(10).join(lines)}
 """
