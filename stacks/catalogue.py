@@ -94,6 +94,8 @@ QUICK: Mapping[str, str] = {
     "scheduler.orphaned_tasks_check_interval": "10",  # 300
     "scheduler.scheduler_health_check_threshold": "20",  # 30
     "scheduler.scheduler_heartbeat_sec": "2",  # 5
+    # between two tasks of a chain lies one sleep of an idle scheduler
+    "scheduler.scheduler_idle_sleep_time": "0.25",  # 1
     "workers.min_heartbeat_interval": "1",  # 5; also how soon a slot of the LocalExecutor is free again
 }
 """Time-outs shorter than in production, but not so short that a busy two-core machine looks dead."""
