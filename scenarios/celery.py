@@ -101,17 +101,22 @@ class Celery:
 
     def results(self, messages: Iterable[str]) -> dict[str, Result]:
         """The rows that the result backend has for these messages, by message."""
+        answer = self.python("-c", RESULTS, *messages)
+        return {message: Result(status, empty) for message, status, empty in json.loads(answer)}
+
+    def python(self, *arguments: str) -> str:
+        """What Airflow's Python prints when it is called with these arguments, in the environment of a worker."""
         ended = subprocess.run(
-            ["python", "-c", RESULTS, *messages],
+            ["python", *arguments],
             env=self._environment(),
             cwd="/",
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=90,
             check=False,
         )
-        assert ended.returncode == 0, f"the result backend could not be read: {ended.stderr.strip().splitlines()[-1:]}"
-        return {message: Result(status, empty) for message, status, empty in json.loads(ended.stdout)}
+        assert ended.returncode == 0, f"python ended with {ended.returncode}: {ended.stderr.strip().splitlines()[-3:]}"
+        return ended.stdout
 
     def ended(self, messages: Iterable[str]) -> dict[str, Result]:
         """The same once none of them is `STARTED`: a worker writes the end just after the task has ended."""

@@ -23,6 +23,7 @@ from labs.airflow import Airflow
 from labs.paths import run_directory
 from labs.results import Claim, ClaimVerdict, plain
 from labs.runs import Run, TaskInstance
+from scenarios.celery import Celery
 from scenarios.faulting import Faults
 from scenarios.faulting_process import ProcessServices
 from scenarios.observing import Look, Observation, process_table
@@ -225,6 +226,12 @@ def services(lab: Lab) -> ProcessServices:
     if lab.platform != "process":
         pytest.skip(f"services are watched and broken on the platform process only; {lab.name} is on {lab.platform}")
     return ProcessServices(run_directory(lab.name), lab.outputs["services"])
+
+
+@pytest.fixture(scope="session")
+def celery(lab: Lab, services: ProcessServices) -> Celery:
+    """The lab's Celery workers, with their broker and result backend."""
+    return Celery(lab.outputs["services"], services)
 
 
 @pytest.fixture(scope="session")

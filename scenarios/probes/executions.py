@@ -39,8 +39,8 @@ def execute(params, ti):
     write(ended=time.time())
 
 
-def probe(dag_id, tasks):
-    """A DAG of independent tasks: `tasks` gives the retries of each."""
+def probe(dag_id, tasks, **limits):
+    """A DAG of independent tasks: `tasks` gives the options of each, `limits` those of the DAG."""
 
     @dag(
         dag_id=dag_id,
@@ -50,11 +50,12 @@ def probe(dag_id, tasks):
         tags=["probe"],
         params=PARAMS,
         doc_md=__doc__,
+        **limits,
     )
     def independent_tasks():
-        for task_id, retries in tasks.items():
+        for task_id, options in tasks.items():
 
-            @task(task_id=task_id, retries=retries, retry_delay=timedelta(seconds=1))
+            @task(**{"task_id": task_id, "retry_delay": timedelta(seconds=1), **options})
             def work(params=None, ti=None):
                 """Leaves its file, then waits for `release`."""
                 execute(params, ti)
@@ -64,5 +65,14 @@ def probe(dag_id, tasks):
     independent_tasks()
 
 
-probe("probe_executions", {f"work_{number}": 0 for number in range(1, 9)})
-probe("probe_retries", {"sturdy": 1, "fragile": 0})
+probe("probe_executions", {f"work_{number}": {} for number in range(1, 9)})
+probe("probe_retries", {"sturdy": {"retries": 1}, "fragile": {}})
+probe("probe_compute", {f"work_{number}": {"queue": "compute"} for number in range(1, 4)})
+probe("probe_unserved", {"work": {"queue": "nobody"}})
+probe("probe_too_large", {"work": {"pool_slots": 1000}})
+probe("probe_pool_missing", {"work": {"pool": "probe_no_such_pool"}})
+probe("probe_narrow", {"work_1": {}, "work_2": {}}, max_active_tasks=1)
+probe("probe_serial", {"work": {}}, max_active_runs=1)
+probe("probe_single", {"work": {"max_active_tis_per_dag": 1}})
+probe("probe_past", {"work": {"depends_on_past": True}})
+probe("probe_patient", {"work": {"retries": 1, "retry_delay": timedelta(minutes=10)}})

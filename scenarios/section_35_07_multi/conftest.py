@@ -3,26 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 import pytest
 
 from scenarios.celery import Celery
-from scenarios.faulting_process import ProcessServices
 from scenarios.observing import Observation
 from scenarios.sites import Sites
 
-if TYPE_CHECKING:
-    from labs.lab import Lab
-
 HOSTS = {"LocalExecutor": "scheduler", "CeleryExecutor": "default-1", "EdgeExecutor": "site-a"}
 """Executor → the service that executes its tasks in the lab `multi`, by whose name they go."""
-
-
-@pytest.fixture(scope="session")
-def celery(lab: Lab, services: ProcessServices) -> Celery:
-    """The lab's Celery workers."""
-    return Celery(lab.outputs["services"], services)
 
 
 @pytest.fixture(scope="session")

@@ -1,0 +1,242 @@
+"""A task that does not start has a cause, and `diagnose` of 35.8.1 names it: each is provoked and told apart.
+
+Hint: run the DAG's file itself, as its documentation says: it prints what `diagnose` finds.
+"""
+
+import json
+from datetime import datetime, timedelta, timezone
+from pathlib import Path
+
+import pytest
+from airflow_client.client import DAGApi, DAGPatchBody, DagRunApi, PoolApi, TriggerDAGRunPostBody
+
+from labs.airflow import AirflowError
+from labs.runs import Run
+from labs.waiting import WaitTimeout, until
+from scenarios.changing import pool_slots
+from scenarios.observing import Look, Observation
+
+pytestmark = pytest.mark.needs(executor="CeleryExecutor", section="35.8")
+
+DAG = "35_08_01_debug_task_not_starting"
+QUEUE, POOL = "gpu", "35_08_01_missing"
+CAUSES = {"nobody_takes_me": "queue", "in_no_pool": "pool_missing", "behind": "upstream"}
+STATES = {"nobody_takes_me": "queued", "in_no_pool": "scheduled", "behind": None}
+
+
+@pytest.fixture(scope="module")
+def stuck(airflow, celery, timeline):
+    """A run of the DAG, and how many messages waited in the queue that nobody serves at each look."""
+    looks, depths = [], []
+
+    def watch(instances):
+        looks.append(Look(instances, {}))
+        depths.append(celery.waiting(QUEUE)[QUEUE])
+
+    airflow.wait_for_dag(DAG, file=f"{DAG}.py")
+    run = airflow.trigger(DAG)
+    timeline(run)
+    run = airflow.wait(run, 240, watch=watch)
+    return Observation(airflow, run, airflow.task_instances(run), looks), depths
+
+
+def test_each_task_waits_in_other_hands(stuck, evidence):
+    """While `diagnose_run` ran, the three were where the table says; nobody else ran them."""
+    run, _ = stuck
+    during = [look for look in run.looks if look.count("running", "diagnose_run")]
+    assert during, "diagnose_run was never seen running"
+    found = {ti.task_id: (ti.state, ti.hostname) for ti in during[-1].instances if ti.task_id in STATES}
+    evidence("while they waited", [{"task": task, "state": state} for task, (state, _) in found.items()])
+    assert found == {task: (state, "") for task, state in STATES.items()}
+
+
+def test_the_causes_are_right(stuck, celery, evidence):
+    """Queue, pool and predecessor: as the broker, the workers' own queues and Airflow's pools show from outside."""
+    run, depths = stuck
+    told = {row["task"]: row for row in run.xcom("diagnose_run")}
+    evidence("told", list(told.values()))
+    evidence("messages in the queue", {"most": max(depths), "in the end": depths[-1]})
+    assert {task: row["cause"] for task, row in told.items()} == CAUSES
+    served = {queue for queues in celery.queues().values() for queue in queues}
+    assert QUEUE not in served, f"somebody serves {QUEUE}"
+    assert max(depths) == 1
+    assert all(queue in told["nobody_takes_me"]["fact"] for queue in served), "it does not say which queues are served"
+
+
+def test_the_scheduler_said_so_too(stuck, lab, evidence):
+    """Its log names the missing pool, and queued the task that nobody takes; it says nothing of the third."""
+    run, _ = stuck
+    said = run.xcom("review_scheduler_log")
+    evidence("told", said)
+    log = Path(lab.outputs["services"]["scheduler"][0]["log"]).read_text(errors="replace")
+    assert said["refused"], "the refusal was not found"
+    assert said["refused"] in log
+    assert said["queued"] == ["nobody_takes_me"]
+
+
+def test_the_cures_work(stuck, evidence):
+    """After the treatment, and not before, the three run; afterwards it is taken back, and the run still failed."""
+    run, depths = stuck
+    begun = run.one("treat").started
+    rows = [{"task": ti.task_id, "state": ti.state, "started": ti.started} for ti in run.all(*CAUSES)]
+    evidence("treatment begun", begun)
+    evidence("tasks", rows)
+    assert all(row["state"] == "success" and row["started"] > begun for row in rows)
+    assert depths[-1] == 0
+    assert QUEUE not in {queue for each in run.xcom("tidy_up").values() for queue in each["queues"]}
+    with pytest.raises(AirflowError, match="404"):
+        run.airflow.call(PoolApi(run.airflow.client).get_pool, pool_name=POOL)
+    assert run.run.state == "failed"
+    assert [ti.task_id for ti in run.instances if ti.state == "failed"] == ["verdict"]
+
+
+@pytest.fixture(scope="module")
+def told(airflow, celery, lab):
+    """`told(run, cause, *tasks)`: wait until the helper, called from a shell, gives this cause for a task; its row."""
+    airflow.wait_for_dag(DAG, file=f"{DAG}.py")
+    (file,) = Path(lab.outputs["paths"]["dags"]).glob(f"*/{DAG}.py")
+
+    def told(run, cause, *tasks):
+        def probe():
+            printed = celery.python(str(file), run.dag_id, run.run_id, *tasks)
+            rows = json.loads(printed[printed.index("[") :])
+            found = [row for row in rows if row["cause"] == cause]
+            return (
+                found[0] if found else None
+            ), f"it says {[(row['task'], row['cause'], row['fact']) for row in rows]}"
+
+        try:
+            return until(probe, what=f"the helper to say {cause!r} of {run.dag_id}", timeout=45, interval=0.5)
+        except WaitTimeout as error:
+            raise AssertionError(str(error)) from error
+
+    return told
+
+
+@pytest.mark.parametrize(
+    ("dag_id", "cause", "state", "fact"),
+    [
+        ("probe_unserved", "queue", "queued", "its queue is nobody"),
+        ("probe_too_large", "pool_too_small", "scheduled", "it needs 1000"),
+        ("probe_pool_missing", "pool_missing", "scheduled", "there is no pool probe_no_such_pool"),
+        ("probe_narrow", "max_active_tasks", "scheduled", "1 of 1 are queued or running"),
+        ("probe_compute", "workers_busy", "queued", "1 of 1 slots of compute-1@"),
+    ],
+)
+def test_causes_in_a_task_or_its_dag(dag_id, cause, state, fact, start_probe, told, evidence):
+    """A queue, a pool, its size, the DAG's limit, busy workers: each named, with the fact that shows it."""
+    row = told(start_probe(dag_id).run, cause)
+    evidence("told", row)
+    assert row["state"] == state
+    assert fact in row["fact"]
+
+
+@pytest.mark.parametrize(
+    ("dag_id", "cause", "state"),
+    [
+        ("probe_serial", "max_active_runs", None),
+        ("probe_single", "task_concurrency", "scheduled"),
+    ],
+)
+def test_causes_in_another_run(dag_id, cause, state, start_probe, told, evidence):
+    """The run before holds it back: as the only active one, or by the task's own limit."""
+    start_probe(dag_id).wait_for_executions(1)
+    second = start_probe(dag_id)
+    row = told(second.run, cause)
+    evidence("told", row)
+    assert row["state"] == state
+    assert second.executions() == []
+
+
+def test_the_past(airflow, probes, tmp_path, told, evidence):
+    """With `depends_on_past` a task waits for its own success in the run before; only runs with a date have a past."""
+
+    def run(date, folder):
+        body = TriggerDAGRunPostBody(logical_date=date, conf={"folder": str(folder)})
+        made = airflow.call(
+            DagRunApi(airflow.client).trigger_dag_run, dag_id="probe_past", trigger_dag_run_post_body=body
+        )
+        return Run("probe_past", made.dag_run_id, "queued")
+
+    today = datetime.now(timezone.utc)
+    assert airflow.wait(run(today - timedelta(days=1), tmp_path / "missing")).state == "failed"
+    row = told(run(today, tmp_path), "past")
+    evidence("told", row)
+    assert row["state"] is None
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_paused_dag(start_probe, airflow, told, evidence):
+    """A run that waits behind another waits for nothing else, until the DAG is paused."""
+    start_probe("probe_serial").wait_for_executions(1)
+    second, api = start_probe("probe_serial"), DAGApi(airflow.client)
+
+    def pause(paused):
+        body = DAGPatchBody(is_paused=paused)
+        airflow.call(api.patch_dag, dag_id="probe_serial", dag_patch_body=body, update_mask=["is_paused"])
+
+    pause(True)
+    try:
+        row = told(second.run, "paused")
+    finally:
+        pause(False)
+    evidence("told", row)
+    assert row["fact"] == "probe_serial is paused, the run is queued"
+
+
+def test_a_full_pool(start_probe, airflow, told, evidence):
+    """With one slot, taken by the first task, the others are scheduled and stay so."""
+    with pool_slots(airflow, "default_pool", 1):
+        probe = start_probe("probe_executions")
+        probe.wait_for_executions(1)
+        row = told(probe.run, "pool_full")
+        evidence("told", row)
+        assert row["state"] == "scheduled"
+        assert row["fact"] == "0 of 1 slots of default_pool are open, it needs 1"
+        assert len(probe.executions()) == 1
+
+
+def test_parallelism(lab, start_probe, told, evidence):
+    """With one slot in the scheduler, workers are idle, pools are open, and still nothing more starts."""
+    with lab.reconfigured({"core.parallelism": "1"}):
+        probe = start_probe("probe_executions")
+        probe.wait_for_executions(1)
+        row = told(probe.run, "parallelism")
+        evidence("told", row)
+        assert row["state"] == "scheduled"
+        assert row["fact"] == "1 tasks are queued or running in all DAGs together"
+        assert len(probe.executions()) == 1
+        probe.release()
+        probe.airflow.wait(probe.run)
+
+
+def test_no_scheduler(faults, start_probe, airflow, told, evidence):
+    """The helper needs no scheduler, and knows that there is none by its heartbeat."""
+    with faults.stopped("scheduler"):
+        probe = start_probe("probe_serial")
+        row = told(probe.run, "scheduler")
+        evidence("told", row)
+        assert row["state"] is None
+    probe.wait_for_executions(1, timeout=60)
+
+
+def test_no_broker(faults, start_probe, told, evidence):
+    """A queued task whose broker is away is told from one whose workers are busy."""
+    probe = start_probe("probe_compute")
+    probe.wait_for_executions(1)
+    row = told(probe.run, "workers_busy")
+    with faults.stopped("broker"):
+        away = told(probe.run, "broker", row["task"])
+        evidence("told", [row, away])
+    probe.release()
+    assert probe.airflow.wait(probe.run).state == "success"
+
+
+def test_a_retry(faults, start_probe, airflow, told, evidence):
+    """A task whose process was killed waits for its next try."""
+    probe = start_probe("probe_patient")
+    probe.wait_for_executions(1)
+    with faults.task_process_killed(*airflow.task_instances(probe.run)):
+        row = told(probe.run, "retry")
+    evidence("told", row)
+    assert row["state"] == "up_for_retry"

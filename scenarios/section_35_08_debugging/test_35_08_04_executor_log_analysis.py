@@ -1,0 +1,99 @@
+"""What the DAG reads in the logs of scheduler, workers and tasks is what Airflow and the workers say themselves.
+
+Hint: the lines that it looks for are at the top of the DAG's file; a new release of Airflow may word them otherwise.
+"""
+
+import pytest
+
+from labs.airflow import AirflowError
+
+pytestmark = pytest.mark.needs(executor="CeleryExecutor", section="35.8")
+
+WORK = ("quick", "slow", "fails_once")
+
+
+@pytest.fixture(scope="module")
+def ran(run_dag):
+    """One run."""
+    return run_dag({"seconds": 4}, timeout=180)
+
+
+@pytest.fixture(scope="module")
+def rows(ran):
+    """Task → what the DAG put together of its first try."""
+    return {row["task"]: row for row in ran.xcom("correlate")}
+
+
+@pytest.fixture(scope="module")
+def first_tries(ran, airflow):
+    """Task → its first try, as Airflow has it."""
+    return {name: airflow.tries(ran.one(name))[0] for name in WORK}
+
+
+def test_the_logs_agree_with_airflow(rows, first_tries, evidence):
+    """Queued, started, ended: what the lines say is within a second of what Airflow recorded, in the right order."""
+    table = [
+        {
+            "task": name,
+            "queued": rows[name]["queued"] - ti.queued.timestamp(),
+            "started": rows[name]["started"] - ti.started.timestamp(),
+            "ended": rows[name]["ended"] - ti.ended.timestamp(),
+        }
+        for name, ti in first_tries.items()
+    ]
+    evidence("seconds between the logs and Airflow's records", table)
+    for row in table:
+        assert abs(row["queued"]) < 1, row
+        assert -2 < row["started"] <= 0.1, f"{row}: a worker starts a task before the task says that it runs"
+        assert -0.1 <= row["ended"] < 2, row
+    for name, row in rows.items():
+        steps = [row[step] for step in ("queued", "received", "started", "ended", "heard")]
+        assert steps == sorted(steps), f"the steps of {name} are out of order: {steps}"
+
+
+def test_the_messages_are_those_of_the_workers(rows, ran, celery, evidence):
+    """The joint of the logs: worker and message of each task, as read by somebody else."""
+    taken = {(t.task_id, t.message): t.worker for t in celery.taken(ran.run)}
+    told = {(name, row["message"]): row["worker"] for name, row in rows.items()}
+    evidence("messages", [{"task": task, "message": m, "worker": worker} for (task, m), worker in told.items()])
+    assert set(rows) == set(WORK)
+    assert told.items() <= taken.items()
+    assert rows["slow"]["worker"] == "io-1"
+    assert rows["quick"]["worker"] == "default-1"
+
+
+def test_the_times_are_those_of_the_tries(ran, first_tries, evidence):
+    """By its own log each try took as long as Airflow recorded, and the slow one took the longest."""
+    told = ran.xcom("times")
+    recorded = {name: ti.seconds for name, ti in first_tries.items()}
+    evidence("seconds", [{"task": n, "its log": told[f"{n} attempt=1"], "Airflow": s} for n, s in recorded.items()])
+    for name, seconds in recorded.items():
+        assert abs(told[f"{name} attempt=1"] - seconds) < 1.5, f"{name} took {seconds} s"
+    assert "fails_once attempt=2" in told
+    assert max(told, key=told.get) == "slow attempt=1"
+
+
+def test_the_error_is_found_where_it_was(ran, airflow, evidence):
+    """One pattern, in the first try of one task: not in the second, and not elsewhere."""
+    told = ran.xcom("errors")
+    evidence("patterns", told)
+    assert [row["in"] for row in told if "refused" in row["pattern"]] == [["fails_once attempt=1"]]
+    assert len(told) == 1, f"other patterns were found too: {told}"
+    assert "Connection refused" in airflow.log(ran.one("fails_once"), try_number=1)
+    assert "Connection refused" not in airflow.log(ran.one("fails_once"), try_number=2)
+    with pytest.raises(AirflowError):
+        ran.xcom("fails_once", key="no such key")
+
+
+def test_the_resources_are_those_of_the_workers(ran, celery, evidence):
+    """Main process and pool of each worker are those of the process table, with about the memory that it shows."""
+    told = {worker.partition("@")[0]: each for worker, each in ran.xcom("resources")["workers"].items()}
+    evidence("workers", [{"worker": name, **each} for name, each in told.items()])
+    assert set(told) == set(celery.queues())
+    for name, each in told.items():
+        main = celery.worker(name)
+        assert each["pid"] == main.pid
+        assert set(each["pool"]) <= {child.pid for child in main.children(recursive=True)}
+        now = sum(p.memory_info().rss for p in (main, *main.children())) // 2**20
+        assert 0.5 < each["memory_mb"] / now < 2, f"{name} holds {now} MB, not {each['memory_mb']}"
+        assert each["cpu_seconds"] > 0
