@@ -205,7 +205,8 @@ class Lab:
     def down(self, watch: Watcher = _silent) -> None:
         """Remove everything: what the engine knows of, then whatever a crash may have left beside it."""
         home = run_directory(self.name)
-        self.engine.down(self.stack, watch)
+        with processes.going_down():
+            self.engine.down(self.stack, watch)
         processes.end_all(str(home))
         shutil.rmtree(lab_directory(self.name), ignore_errors=True)
         with contextlib.suppress(OSError):

@@ -9,7 +9,8 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
-from collections.abc import Iterable
+import time
+from collections.abc import Iterable, Iterator
 
 import psutil
 
@@ -28,6 +29,27 @@ KEEP_MARKS = "SPT_NOENV"
 Source: https://github.com/dvarrazzo/py-setproctitle#environment-variables
 """
 
+GOING_DOWN = "AIRFLOW_LAB_GOING_DOWN"
+"""Environment variable of a command that takes a whole lab down, for providers in any process of it."""
+
+SHORT = 2.0
+"""Seconds that services get to end in order when all that they could still save is about to be deleted."""
+
+
+@contextlib.contextmanager
+def going_down() -> Iterator[None]:
+    """Meanwhile, whoever is asked to end has a short time for it."""
+    os.environ[GOING_DOWN] = "1"
+    try:
+        yield
+    finally:
+        del os.environ[GOING_DOWN]
+
+
+def grace(seconds: float) -> float:
+    """How long to wait for an end that normally may take so many seconds."""
+    return min(seconds, SHORT) if GOING_DOWN in os.environ else seconds
+
 
 def marked(lab: str, service: str | None = None) -> list[psutil.Process]:
     """Live processes of a lab, or of one of its services; this process and its ancestors are left out."""
@@ -41,6 +63,14 @@ def marked(lab: str, service: str | None = None) -> list[psutil.Process]:
     return found
 
 
+def _ended(process: psutil.Process) -> bool:
+    """Whether it runs no more; psutil also waits until init has noticed, which may take a second."""
+    try:
+        return not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True
+
+
 def end(processes: Iterable[psutil.Process], *, grace: float = 3.0) -> None:
     """SIGTERM, after `grace` seconds SIGKILL, then proof that they are gone.
 
@@ -52,7 +82,10 @@ def end(processes: Iterable[psutil.Process], *, grace: float = 3.0) -> None:
         for process in remaining:
             with contextlib.suppress(psutil.NoSuchProcess):
                 process.kill() if kill else process.terminate()
-        _, remaining = psutil.wait_procs(remaining, timeout=grace if not kill else 10.0)
+        deadline = time.monotonic() + (10.0 if kill else grace)
+        while remaining and time.monotonic() <= deadline:
+            _, alive = psutil.wait_procs(remaining, timeout=0.02)
+            remaining = [process for process in alive if not _ended(process)]
     if remaining:
         names = ", ".join(f"{process.pid}" for process in remaining)
         raise LabError(f"processes {names} did not end on SIGKILL; see what they wait for with `ps -o stat,wchan -p`")

@@ -9,6 +9,7 @@ import shutil
 import signal
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -80,7 +81,8 @@ def test_a_program_that_ends_is_started_again_without_what_it_left(home: Path) -
 
     def replaced() -> tuple[bool | None, str]:
         now = {p.pid for p in processes.marked(str(home), "probe")}
-        return (True if len(now) == 2 and not now & before else None), f"{before} → {now}"
+        state = Supervisor(home).info("probe")["statename"]
+        return (True if len(now) == 2 and not now & before and state == "RUNNING" else None), f"{now}, {state}"
 
     until(replaced, what="both processes to be new ones", timeout=30)
     assert not provider.diff("", {**props}, props).changes
@@ -119,6 +121,23 @@ def test_a_program_that_does_not_run_is_drift(home: Path) -> None:
     with Supervisor(home).rpc() as rpc:
         rpc.stopProcess("probe")
     assert provider.diff("", outputs, props).changes
+
+
+def test_a_program_gets_its_time_to_end_unless_the_whole_lab_goes_down(home: Path) -> None:
+    provider = _ProgramProvider()
+    ends = f'trap "sleep 3; touch {home}/ended; exit 0" TERM; while :; do sleep 0.1; done'
+    props = program(home, ["sh", "-c", f"echo ready; {ends}"], health={"log": "ready"})
+    provider.create(props)
+    provider.delete("", props)
+    assert (home / "ended").exists()
+    (home / "ended").unlink()
+    provider.create(props)
+    begun = time.monotonic()
+    with processes.going_down():
+        provider.delete("", props)
+    assert time.monotonic() - begun < 3
+    assert not processes.marked(str(home), "probe")
+    assert not (home / "ended").exists()
 
 
 def test_a_killed_supervisord_is_replaced_and_its_programs_ended(home: Path) -> None:

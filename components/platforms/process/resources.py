@@ -407,7 +407,7 @@ class _ProgramProvider(ResourceProvider):
         supervisor, name = Supervisor(Path(props["home"])), str(props["name"])
         with contextlib.suppress(OSError, xmlrpc.client.Error):
             supervisor.remove(name)
-        processes.end(processes.marked(props["home"], name))
+        processes.end(processes.marked(props["home"], name), grace=processes.grace(3.0))
         for file in supervisor.programs.glob(f"{name}.*"):
             file.unlink(missing_ok=True)
 

@@ -20,9 +20,10 @@ from typing import Any
 import psutil
 from supervisor.xmlrpc import SupervisorTransport
 
+from labs import processes
 from labs.errors import LabError
 from labs.processes import LAB_MARK
-from labs.waiting import until
+from labs.waiting import WaitTimeout, until
 
 SOCKET_PATH_LIMIT = 90
 """Unix socket paths end at 107 bytes; supervisord appends its pid while it binds."""
@@ -132,8 +133,7 @@ class Supervisor:
                 for info in rpc.getAllProcessInfo():
                     self.remove(info["name"])
             # With no program left there is nothing that an orderly shutdown, some seconds long, would do.
-            daemon.kill()
-            daemon.wait(timeout=30)
+            processes.end([daemon], grace=0.0)
 
     def _text(self) -> str:
         def quoted(path: Path) -> str:
@@ -173,7 +173,7 @@ files = {quoted(self.programs)}/*.conf
                     ) from fault
 
     def remove(self, name: str) -> None:
-        """Stop the program and forget it; one that is not there is no error."""
+        """Stop the program, by force if it takes too long, and forget it; one that is not there is no error."""
         with self.rpc() as rpc, contextlib.suppress(xmlrpc.client.Fault):
             with contextlib.suppress(xmlrpc.client.Fault):  # of one that does not run
                 rpc.stopProcess(name, False)
@@ -183,7 +183,11 @@ files = {quoted(self.programs)}/*.conf
                 state = str(rpc.getProcessInfo(name)["statename"])
                 return (True if state in ("STOPPED", "EXITED", "FATAL") else None), state
 
-            until(stopped, what=f"{name} to stop", timeout=90, interval=0.05)
+            try:
+                until(stopped, what=f"{name} to stop", timeout=processes.grace(90), interval=0.05)
+            except WaitTimeout:
+                processes.end(processes.marked(str(self.home), name), grace=0.0)
+                until(stopped, what=f"{name} to stop", timeout=30, interval=0.05)
             rpc.removeProcessGroup(name)
 
     def info(self, name: str) -> dict[str, Any]:
