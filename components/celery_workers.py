@@ -34,7 +34,7 @@ class CeleryWorkers(pulumi.ComponentResource):
     A worker needs the broker, the result backend and the execution API, but no metadata database.
 
     Attributes:
-        facts: name, host, log and queues of each worker.
+        facts: name, host, log, queues and slots of each worker.
 
     Source: https://airflow.apache.org/docs/apache-airflow-providers-celery/stable/celery_executor.html
     """
@@ -74,5 +74,5 @@ class CeleryWorkers(pulumi.ComponentResource):
             ),
             pulumi.ResourceOptions(parent=self, depends_on=[args.after]),
         )
-        queues = list(workers.queues)
-        return service.facts.apply(lambda facts: [{**fact, "queues": queues} for fact in facts])
+        known = {"queues": list(workers.queues), "slots": workers.slots}
+        return service.facts.apply(lambda facts: [{**fact, **known} for fact in facts])

@@ -16,19 +16,22 @@ SCHEMES = ("postgresql", "postgresql+psycopg2")
 SQL = Port("metadata-database", "sql", 5432)
 
 CONNECTIONS = 100
-"""`max_connections` of the lab's own server, as PostgreSQL has it; three of them are kept for its superuser."""
+"""`max_connections` of the lab's own server, as PostgreSQL has it by default."""
+
+RESERVED = 3
+"""Of these for the superuser."""
 
 
-def check_connections(needed: int) -> None:
-    """Check that the lab's own server can serve so many connections.
+def check_connections(needed: int, served: int) -> None:
+    """Check that the lab's own server, or the pool before it, serves so many connections.
 
     Raises:
         UsageError: it cannot; says what to do.
     """
-    if needed > CONNECTIONS - 3:
+    if needed > served:
         raise UsageError(
-            f"the lab's services may open {needed} connections to the metadata database, which serves "
-            f"{CONNECTIONS - 3}: ask for fewer replicas, or set database.sql_alchemy_max_overflow to less than 10"
+            f"the lab's services may open {needed} connections to the metadata database, which serves {served}: "
+            "ask for fewer replicas, or set database.sql_alchemy_max_overflow to less"
         )
 
 

@@ -48,6 +48,11 @@ class Workers:
             if not largest >= smallest >= 1:
                 raise UsageError(f"Workers.autoscale is {self.autoscale}: give the largest size, then the smallest")
 
+    @property
+    def slots(self) -> int:
+        """How many tasks one of them runs at once, at most."""
+        return self.autoscale[0] if self.autoscale else self.concurrency
+
 
 @dataclass(frozen=True)
 class Site:

@@ -29,12 +29,13 @@ from scenarios.faulting_process import ProcessServices
 from scenarios.observing import Look, Observation, process_table
 from scenarios.probing import ProbeRun, deployed, probe_runs
 from scenarios.recorder import FINDINGS, RECORDER, Recorder, dag_of
+from scenarios.replicas import Replicas
 from scenarios.sites import Sites
 
 if TYPE_CHECKING:
     from labs.lab import Lab
 
-NEEDS = ("executor", "platform", "section", "extras")
+NEEDS = ("executor", "platform", "section", "replicas", "extras")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -46,8 +47,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line(
         "markers",
-        "needs(executor, platform, section, extras): what a lab must have; a name, or several: any of them, "
-        "but all of the extras",
+        "needs(executor, platform, section, replicas, extras): what a lab must have, of the replicas roles with "
+        "more than one; a name, or several: any of them, but all of the extras",
     )
     config.addinivalue_line("filterwarnings", "default")  # those of third parties decide nothing here
     config.option.continue_on_collection_errors = True  # one broken module leaves the others to be checked
@@ -112,11 +113,11 @@ def host(lab: Lab) -> Callable[..., Any]:
 
 
 @pytest.fixture(scope="session")
-def service_log(lab: Lab) -> Callable[[str], Callable[[], str]]:
-    """`read = service_log(role)`: begin here to read a service's log; `read()` gives the text since then."""
+def service_log(lab: Lab) -> Callable[..., Callable[[], str]]:
+    """`read = service_log(role, replica=0)`: begin here to read a service's log; `read()` gives the text since then."""
 
-    def service_log(role: str) -> Callable[[], str]:
-        path = Path(lab.outputs["services"][role][0]["log"])
+    def service_log(role: str, replica: int = 0) -> Callable[[], str]:
+        path = Path(lab.outputs["services"][role][replica]["log"])
         start = path.stat().st_size
 
         def read() -> str:
@@ -242,14 +243,25 @@ def sites(lab: Lab, airflow: Airflow) -> Sites:
     return Sites(airflow, run_directory(lab.name))
 
 
+@pytest.fixture(scope="session")
+def replicas(lab: Lab, airflow: Airflow) -> Replicas:
+    """The services of Airflow of which the lab has several."""
+    return Replicas(airflow, lab.outputs["services"])
+
+
 @pytest.fixture
 def faults(
-    services: ProcessServices, sites: Sites, lab: Lab, airflow: Airflow, evidence: Callable[[str, Any], None]
+    services: ProcessServices,
+    sites: Sites,
+    replicas: Replicas,
+    lab: Lab,
+    airflow: Airflow,
+    evidence: Callable[[str, Any], None],
 ) -> Faults:
     """What can be broken in the lab, as context managers: `with faults.killed("scheduler"): …`."""
     if "edge-worker" in lab.outputs["services"]:
         return Faults(services, airflow, evidence, sites.unwell)
-    return Faults(services, airflow, evidence)
+    return Faults(services, airflow, evidence, replicas.unwell)
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -278,6 +290,7 @@ def unmet(needs: Mapping[str, Any], lab: Lab) -> str:
         "executor": {name for spec in lab.executors for name in (*spec.split(":"), spec.split(".")[-1])},
         "platform": {lab.platform},
         "section": set(lab.outputs["sections"]),
+        "replicas": {role for role, found in lab.outputs["services"].items() if len(found) > 1},
         "extras": set(lab.outputs.get("extras", ())),
     }
     for need, wanted in needs.items():

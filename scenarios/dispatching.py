@@ -31,6 +31,9 @@ FINISHED = re.compile(
 QUEUED = re.compile(r"Setting the following tasks to queued state.*(?:\n\t<.*)+")
 """What the scheduler logs when it queues task instances: a line for each."""
 
+ADOPTED = re.compile(r"Adopted the following \d+ tasks from a dead executor(?:\n\t<.*)+")
+"""What a scheduler with the CeleryExecutor logs when it adopts task instances: a line for each."""
+
 
 @dataclass(frozen=True)
 class Look:
@@ -117,8 +120,17 @@ def _bytes_in(pipe: Path) -> int:
 
 def queued_tasks(log: str, run: Run) -> frozenset[str]:
     """The tasks of a run that the scheduler's log says it queued."""
+    return _named(QUEUED, log, run)
+
+
+def _named(blocks: re.Pattern[str], log: str, run: Run) -> frozenset[str]:
     name = re.compile(rf"<TaskInstance: {re.escape(run.dag_id)}\.(\w+) {re.escape(run.run_id)} ")
-    return frozenset(task for block in QUEUED.findall(log) for task in name.findall(block))
+    return frozenset(task for block in blocks.findall(log) for task in name.findall(block))
+
+
+def adopted_tasks(log: str, run: Run) -> frozenset[str]:
+    """The tasks of a run that the scheduler's log says it adopted from one that had ended."""
+    return _named(ADOPTED, log, run)
 
 
 def executor_events(log: str, run: Run) -> dict[str, dict[str, Any]]:

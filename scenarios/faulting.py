@@ -65,6 +65,18 @@ class Services(Protocol):
     def stop(self, service: str) -> None:
         """Stop a service in order, and wait until it has stopped."""
 
+    def lose(self, service: str) -> None:
+        """SIGKILL to all processes of a service, which nobody starts again; wait until it is down."""
+
+    def freeze(self, incarnation: Incarnation) -> None:
+        """SIGSTOP to all processes of an incarnation, at a moment when the main one waits for something."""
+
+    def thaw(self, incarnation: Incarnation) -> None:
+        """SIGCONT to all of them."""
+
+    def awake(self, incarnation: Incarnation) -> list[str]:
+        """What of an incarnation is not frozen, in words."""
+
     def start(self, service: str) -> None:
         """Start a service that is neither running nor about to run."""
 
@@ -160,16 +172,43 @@ class Faults:
             self._clean(fault)
             yield fault
 
-    @contextmanager
-    def stopped(self, service: str) -> Iterator[Fault]:
+    def stopped(self, service: str) -> AbstractContextManager[Fault]:
         """A service that is stopped in order while the block runs, and started again at its end: a restart."""
-        with self._fault(f"{service} stopped", service) as fault:
+        return self._down(f"{service} stopped", service, self._services.stop)
+
+    def lost(self, service: str) -> AbstractContextManager[Fault]:
+        """A service that is killed with all its processes, as if its machine had died; back at the end of the block."""
+        return self._down(f"{service} lost", service, self._services.lose)
+
+    @contextmanager
+    def _down(self, name: str, service: str, end: Callable[[str], None]) -> Iterator[Fault]:
+        with self._fault(name, service) as fault:
             old = self._services.incarnation(service)
-            self._services.stop(service)
+            end(service)
             self._gone(fault, old)
             fault.prove("landed", f"process {old.id} is gone; refused: {self._refused(service)}")
             yield fault
             fault.prove("still down at the end of the block", f"refused: {self._refused(service)}")
+
+    @contextmanager
+    def frozen(self, service: str) -> Iterator[Fault]:
+        """A service that does nothing while the block runs, but is there: it keeps its connections and its work."""
+        with self._fault(f"{service} frozen") as fault:
+            old = self._services.incarnation(service)
+            try:
+                self._services.freeze(old)
+                fault.prove("landed", self._asleep(old))
+                yield fault
+                fault.prove("still frozen at the end of the block", self._asleep(old))
+            finally:
+                self._services.thaw(old)
+                fault.since = time.time()
+
+    def _asleep(self, old: Incarnation) -> str:
+        awake = self._services.awake(old)
+        if awake:
+            raise LabError(f"{old.name} is frozen, but these of its processes are not: {'; '.join(awake)}")
+        return f"all {len(old.parts)} processes of {old.name} are stopped"
 
     @contextmanager
     def cut_off(self, service: str) -> Iterator[Fault]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import socket
 import xmlrpc.client
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -61,8 +61,18 @@ class ProcessServices:
         incarnation.parts[0].kill()
 
     def stop(self, service: str) -> None:
+        self._stop(service)
+
+    def lose(self, service: str) -> None:
+        self._stop(service, self.incarnation(service).parts)
+
+    def _stop(self, service: str, killed: Sequence[psutil.Process] = ()) -> None:
         with self._supervisor.rpc() as rpc:
+            for process in killed:  # so that none sees the signal with which supervisord takes it out of service
+                process.suspend()
             rpc.stopProcess(service, False)
+            for process in killed:
+                process.kill()
 
             # asking often keeps supervisord's loop, which otherwise turns once a second, going
             def stopped() -> tuple[bool | None, str]:
@@ -70,6 +80,30 @@ class ProcessServices:
                 return (True if state == "STOPPED" else None), state
 
             until(stopped, what=f"{service} to stop", timeout=60, interval=0.05)
+
+    def freeze(self, incarnation: Incarnation) -> None:
+        used: list[Any] = []
+
+        # one that is stopped within a transaction would hold the locks of its rows
+        def waiting() -> tuple[bool | None, str]:
+            used.append(incarnation.parts[0].cpu_times())
+            return (True if used[-2:-1] == used[-1:] else None), "it works"
+
+        until(waiting, what=f"{incarnation.name} to wait for something", timeout=30, interval=0.2)
+        for process in incarnation.parts:
+            process.suspend()
+
+    def thaw(self, incarnation: Incarnation) -> None:
+        for process in incarnation.parts:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.resume()
+
+    def awake(self, incarnation: Incarnation) -> list[str]:
+        return [
+            _told(process)
+            for process in incarnation.parts
+            if not _lives(process) or process.status() != psutil.STATUS_STOPPED
+        ]
 
     def start(self, service: str) -> None:
         # supervisord may be about to start it again itself

@@ -26,7 +26,7 @@ REPORT_FAILED = re.compile(r"this is the 1st time calling it|failed_heartbeats=1
 
 
 @contextmanager
-def deployed(airflow: Airflow, dags: Path, folder: Path = PROBES) -> Iterator[frozenset[str]]:
+def deployed(airflow: Airflow, dags: Path, folder: Path = PROBES, tag: str = "probe") -> Iterator[frozenset[str]]:
     """A folder of DAGs, linked into a running lab's DAG folder; gives the ids of its DAGs.
 
     On the way out the link is taken away, and Airflow forgets the DAGs with their runs. What a verification that
@@ -34,6 +34,7 @@ def deployed(airflow: Airflow, dags: Path, folder: Path = PROBES) -> Iterator[fr
 
     Args:
         dags: the lab's DAG folder.
+        tag: of all these DAGs, and of no other.
 
     Raises:
         AirflowError: a file cannot be imported; the message holds Airflow's own.
@@ -47,7 +48,7 @@ def deployed(airflow: Airflow, dags: Path, folder: Path = PROBES) -> Iterator[fr
         api = DAGApi(airflow.client)
         while True:
             page = airflow.call(
-                api.get_dags, tags=["probe"], exclude_stale=not stale, limit=100, offset=len(found), order_by=["dag_id"]
+                api.get_dags, tags=[tag], exclude_stale=not stale, limit=100, offset=len(found), order_by=["dag_id"]
             ).dags
             found |= {dag.dag_id: dag.relative_fileloc or "" for dag in page}
             if len(page) < 100:

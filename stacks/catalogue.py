@@ -38,7 +38,7 @@ class Lab:
         options: Airflow options by `section.key`, on top of the defaults.
 
     Raises:
-        UsageError: no executor, one that does not exist, or one that stands twice.
+        UsageError: no executor, one that does not exist, or one that stands twice; replicas of no role, or none.
     """
 
     name: str
@@ -65,6 +65,11 @@ class Lab:
                 )
             if names.count(name) > 1:
                 raise UsageError(f"the executor list of {self.name} has {name} twice: Airflow takes each once")
+        for role, count in self.replicas.items():
+            if role not in ROLES:
+                raise UsageError(f"replicas.{role}: {nearest(role, ROLES)}use {', '.join(ROLES)}")
+            if not isinstance(count, int) or count < 1:
+                raise UsageError(f"replicas.{role} is {count}: it takes a number, 1 or more")
 
     def uses(self, executor: str) -> bool:
         """Whether the executor of that class name is in the list."""
@@ -181,8 +186,8 @@ LABS: Mapping[str, Lab] = {
             platforms=("process",),
             needs=("a Redis server: from the PATH, or a wheel for Python up to 3.12",),
             workers={
-                "zone-a": Workers(("default", "zone_a"), concurrency=2),
-                "zone-b": Workers(("default", "zone_b"), concurrency=2),
+                "zone-a": Workers(("default", "heavy_compute", "io_bound", "zone_a"), concurrency=2),
+                "zone-b": Workers(("default", "heavy_compute", "io_bound", "zone_b"), concurrency=2),
             },
             replicas=dict.fromkeys(ROLES, 2),
             pooled=True,

@@ -11,7 +11,7 @@ from components.workers import Site, Workers
 from labs.errors import UsageError, nearest
 from stacks.catalogue import EXTRAS, LABS, Lab
 
-SHAPE = ("executors", "workers", "sites")
+SHAPE = ("executors", "workers", "sites", "replicas")
 """What a configuration may change of a lab's data."""
 
 Group = TypeVar("Group", Workers, Site)
@@ -22,7 +22,7 @@ def configured(lab: Lab, config: Mapping[str, Any]) -> Lab:
 
     Args:
         config: `executors`, the list; `workers` and `sites`, what differs by name and field, as in
-            `{"io": {"concurrency": 4}}`, where a new name makes a new group.
+            `{"io": {"concurrency": 4}}`, where a new name makes a new group; `replicas`, how many by role.
 
     Raises:
         UsageError: the lab could not run like that; names the value and what is accepted.
@@ -35,6 +35,7 @@ def configured(lab: Lab, config: Mapping[str, Any]) -> Lab:
         executors=_listed(config["executors"]) if "executors" in config else lab.executors,
         workers=_changed("workers", Workers, lab.workers, config.get("workers", {})),
         sites=_changed("sites", Site, lab.sites, config.get("sites", {})),
+        replicas={**lab.replicas, **_mapping("replicas", config.get("replicas", {}), "ROLE")},
     )
     _check_served(changed, "CeleryExecutor", "workers", changed.workers)
     _check_served(changed, "EdgeExecutor", "sites", changed.sites)

@@ -15,12 +15,12 @@ from components.broker import Broker, BrokerArgs
 from components.celery_workers import CeleryWorkers, CeleryWorkersArgs
 from components.dag_folder import DagFolder, DagFolderArgs
 from components.dag_processor import DagProcessor, DagProcessorArgs
-from components.database import MetadataDatabase, MetadataDatabaseArgs, check_connections
+from components.database import CONNECTIONS, RESERVED, MetadataDatabase, MetadataDatabaseArgs, check_connections
 from components.edge_site import EdgeSite, EdgeSiteArgs
 from components.flower import Flower, FlowerArgs
 from components.load_balancer import HTTP, LoadBalancer, LoadBalancerArgs
 from components.migration import MigrationJob, MigrationJobArgs
-from components.pgbouncer import PgBouncer, PgBouncerArgs
+from components.pgbouncer import CLIENTS, PgBouncer, PgBouncerArgs
 from components.platforms.base import Platform, folder_of
 from components.replicas import all_facts, replica_names
 from components.scheduler import Scheduler, SchedulerArgs
@@ -55,7 +55,7 @@ def connections(lab: Lab, options: Mapping[str, str]) -> int:
     pool = int(options.get("database.sql_alchemy_pool_size", 5)) + int(
         options.get("database.sql_alchemy_max_overflow", 10)
     )
-    slots = sum(group.replicas * max(group.concurrency, *(group.autoscale or (0, 0))) for group in lab.workers.values())
+    slots = sum(group.replicas * group.slots for group in lab.workers.values())
     return pool * sum(lab.count(role) for role in ROLES) + (slots + lab.count("scheduler") if slots else 0)
 
 
@@ -65,8 +65,8 @@ def build(lab: Lab, platform: Platform, settings: Settings) -> dict[str, pulumi.
     several = lab.count("api-server") > 1
     balanced = several and platform.offers("haproxy")
     pooled = lab.pooled and not settings.database_url and platform.offers("pgbouncer")
-    if not (pooled or settings.database_url):
-        check_connections(connections(lab, options))
+    if not settings.database_url:
+        check_connections(connections(lab, options), CLIENTS if pooled else CONNECTIONS - RESERVED)
     secrets = LabSecrets("secrets")
     database = MetadataDatabase(
         "metadata-database",

@@ -22,9 +22,10 @@ from scenarios.seeds import EXECUTORS, OPTIONS
 
 
 @pytest.fixture(scope="session")
-def installed(services: ProcessServices, tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, Any]:
+def installed(lab: Any, services: ProcessServices, tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, Any]:
     """What the installed Airflow says of itself, in the environment of the running scheduler."""
-    environment = services.incarnation("scheduler").parts[0].environ()
+    scheduler = lab.outputs["services"]["scheduler"][0]["name"]
+    environment = services.incarnation(scheduler).parts[0].environ()
     answer = tmp_path_factory.mktemp("installed") / "answer.json"
     done = subprocess.run(
         [

@@ -112,6 +112,8 @@ def a_task(n: int = 0, state: str | None = "success", try_number: int = 1) -> di
     }  # fmt: skip
 
 
+HEALTHY = {"metadatabase": {"status": "healthy"}, "scheduler": {}, "triggerer": {}, "dag_processor": {}}
+
 THE_RUN = "GET /api/v2/dags/d/dagRuns/r1"
 THE_TASKS = f"{THE_RUN}/taskInstances"
 
@@ -183,6 +185,26 @@ def test_nobody_there_is_one_sentence() -> None:
     assert gone.value.transient
     with pytest.raises(AirflowError, match="gave no answer"):
         airflow.health()
+
+
+def test_the_next_api_server_is_asked_at_once_when_one_is_away(serve: Callable[..., Server]) -> None:
+    server = serve(answers={THE_RUN: [(200, a_run())], "GET /api/v2/monitor/health": [(200, HEALTHY)]})
+    airflow = Airflow("http://127.0.0.1:9", "admin", "right", others=[server.url], patience=0)
+    assert airflow.health()["metadatabase"].status == "healthy"
+    assert airflow.run(RUN).state == "success"
+    assert airflow.api_url == server.url
+
+
+def test_what_a_server_may_have_seen_is_sent_to_the_next_only_by_who_repeats_it(
+    serve: Callable[..., Server], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "HTTP_TIMEOUT", (0.2, 0.2))
+    first, second = serve(hang=threading.Event()), serve(answers={THE_RUN: [(200, a_run())]})
+    airflow = Airflow(first.url, "admin", "right", others=[second.url], patience=0)
+    with pytest.raises(AirflowError, match=f"{first.url} gave no answer"):
+        airflow.run(RUN)
+    assert second.seen == []
+    assert airflow.run(RUN).state == "success"
 
 
 def test_a_request_without_an_answer_ends(serve: Callable[..., Server], monkeypatch: pytest.MonkeyPatch) -> None:

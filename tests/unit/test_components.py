@@ -9,10 +9,13 @@ import pytest
 
 from components.airflow import check_coherence, read_by, settings_file, variable, version
 from components.dag_folder import section_folders
-from components.database import check_url
+from components.database import CONNECTIONS, RESERVED, check_connections, check_url
+from components.replicas import replica_names
 from labs.cache import IMAGES
 from labs.errors import UsageError
-from stacks.catalogue import LABS, SECTIONS, check_runnable, find_lab
+from stacks.catalogue import LABS, SECTIONS, Lab, check_runnable, find_lab
+from stacks.configuration import configured
+from stacks.topology import connections
 
 
 @pytest.mark.parametrize(
@@ -65,6 +68,37 @@ def test_a_database_that_is_not_postgresql_is_refused(url: str) -> None:
 
 def test_a_postgresql_url_gets_the_driver_that_the_environment_has() -> None:
     assert check_url("postgresql://u:p@h:5433/db") == "postgresql+psycopg2://u:p@h:5433/db"
+
+
+@pytest.mark.parametrize("lab", LABS.values(), ids=lambda lab: lab.name)
+def test_the_database_of_each_lab_serves_it_without_a_pool(lab: Lab) -> None:
+    check_connections(connections(lab, lab.options), CONNECTIONS - RESERVED)
+
+
+def test_more_schedulers_than_the_database_can_serve_are_refused() -> None:
+    lab = configured(LABS["ha"], {"replicas": {"scheduler": 4}})
+    with pytest.raises(UsageError, match="may open 108 connections to the metadata database, which serves 97: ask for"):
+        check_connections(connections(lab, lab.options), CONNECTIONS - RESERVED)
+    smaller = {**lab.options, "database.sql_alchemy_max_overflow": "0"}
+    check_connections(connections(lab, smaller), CONNECTIONS - RESERVED)
+
+
+@pytest.mark.parametrize(
+    ("replicas", "sentence"),
+    [
+        ({"schedular": 2}, "replicas.schedular: did you mean scheduler"),
+        ({"scheduler": 0}, "replicas.scheduler is 0: it takes a number, 1 or more"),
+        ({"triggerer": "two"}, "replicas.triggerer is two: it takes a number"),
+    ],
+)
+def test_replicas_that_cannot_be_are_refused(replicas: dict[str, object], sentence: str) -> None:
+    with pytest.raises(UsageError, match=sentence):
+        configured(LABS["ha"], {"replicas": replicas})
+
+
+def test_one_replica_keeps_the_name_of_its_role() -> None:
+    assert replica_names("scheduler", 1) == ["scheduler"]
+    assert replica_names("scheduler", 2) == ["scheduler-1", "scheduler-2"]
 
 
 def test_every_section_is_served_by_a_lab_that_deploys_it() -> None:

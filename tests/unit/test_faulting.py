@@ -34,6 +34,7 @@ class Lab:
     stray: list[str] = field(default_factory=list)
     started: int = 0
     silent: bool = False
+    asleep: set[int] = field(default_factory=set)
 
     def states(self) -> dict[str, str]:
         return {"api": "RUNNING" if self.pid in self.alive else "STOPPED"}
@@ -55,6 +56,18 @@ class Lab:
     def stop(self, service: str) -> None:
         if self.dies:
             self.alive -= {self.pid, self.pid + 1}
+
+    def lose(self, service: str) -> None:
+        self.stop(service)
+
+    def freeze(self, incarnation: Incarnation) -> None:
+        self.asleep |= set(incarnation.parts)
+
+    def thaw(self, incarnation: Incarnation) -> None:
+        self.asleep -= set(incarnation.parts) if self.heals else set()
+
+    def awake(self, incarnation: Incarnation) -> list[str]:
+        return [f"{pid} something" for pid in incarnation.parts if pid not in self.asleep]
 
     def start(self, service: str) -> None:
         self.started += 1
@@ -88,7 +101,7 @@ class Lab:
             self.silent = not self.heals
 
     def unwell(self, since: float) -> str:
-        return "a site is lost" if self.silent else ""
+        return "a site is lost" if self.silent else "api is asleep" if self.asleep else ""
 
     def health(self) -> dict[str, ComponentHealth]:
         return {"scheduler": ComponentHealth(self.status, datetime.now(timezone.utc))}
@@ -139,6 +152,34 @@ def test_a_stopped_service_is_down_while_the_block_runs(lab: Lab, faults: Faults
     assert lab.states() == {"api": "RUNNING"}
     proven = ["steady state", "landed", "still down at the end of the block", "recovered", "nothing left over"]
     assert steps(record) == proven
+
+
+def test_a_lost_service_is_down_while_the_block_runs(lab: Lab, faults: Faults, record: Any) -> None:
+    with faults.lost("api"):
+        assert lab.alive == set()
+    assert lab.states() == {"api": "RUNNING"}
+    assert "api 10 → 20" in record["fault: api lost"][-1]["proof"]
+
+
+def test_a_frozen_service_lives_on_after_the_block(lab: Lab, faults: Faults, record: Any) -> None:
+    with faults.frozen("api"):
+        assert lab.asleep == lab.alive == {10, 11}
+    assert lab.asleep == set()
+    proven = ["steady state", "landed", "still frozen at the end of the block", "recovered", "nothing left over"]
+    assert steps(record) == proven
+    assert "new main processes: none" in record["fault: api frozen"][-1]["proof"]
+
+
+def test_a_service_that_stays_frozen_fails(lab: Lab, faults: Faults) -> None:
+    lab.heals = False
+    with pytest.raises(AssertionError, match="the lab to recover after api frozen; last state: api is asleep"):
+        entered(faults.frozen("api"))
+
+
+def test_a_service_that_does_not_freeze_shows_nothing(lab: Lab, faults: Faults) -> None:
+    lab.freeze = lambda incarnation: None  # type: ignore[method-assign]
+    with pytest.raises(LabError, match="api is frozen, but these of its processes are not: 10 something; 11 some"):
+        entered(faults.frozen("api"))
 
 
 def test_a_service_is_cut_off_while_the_block_runs(lab: Lab, faults: Faults, record: Any) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +35,7 @@ from components.platforms.process.resources import (
 LOOPBACK = "127.0.0.1"
 
 IDENTITY = Path(__file__).parent / "identity"
-"""Folder of the module that tells Airflow which service it is part of."""
+"""Folder of the modules that tell Airflow which service it is part of, and where logs are."""
 
 ENTRY_POINTS: dict[Image, str] = {"postgres": postgres.__name__}
 """Images whose command a module of this project starts, as the entry point of a container image would."""
@@ -51,9 +52,12 @@ class ProcessPlatform:
 
     def __init__(self, home: Path) -> None:
         self._home = home
-        self._lab = Home("home", str(home))
         self._ports: dict[Port, LoopbackPort] = {}
         self._packages: dict[Image, Packages] = {}
+
+    @cached_property
+    def _lab(self) -> Home:
+        return Home("home", str(self._home))  # not before something is asked for: a lab may be refused first
 
     def offers(self, image: Image) -> bool:
         """Servers from wheels are always there, others when they are on the PATH."""
@@ -114,6 +118,8 @@ class ProcessPlatform:
         if spec.image == "airflow":
             environment["PYTHONPATH"] = str(IDENTITY)
             environment["AIRFLOW__CORE__HOSTNAME_CALLABLE"] = "airflow_lab_identity.hostname"
+            if spec.role == "api-server":
+                environment.setdefault("AIRFLOW__LOGGING__LOGGING_CONFIG_CLASS", "airflow_lab_logging.LOGGING_CONFIG")
         props = {
             "home": self._lab.home,
             "name": name,

@@ -1,0 +1,73 @@
+"""One scheduler of two is lost with all that it handed over, or frozen for longer than its heartbeat may be missing.
+
+Airflow's contract: "Airflow supports running more than one scheduler concurrently", and when one has sent no heartbeat
+for `[scheduler] scheduler_health_check_threshold` seconds, another takes over what it had queued, at the latest
+`orphaned_tasks_check_interval` later. CeleryExecutor adopts such tasks by the ids of their messages, so they are
+neither lost nor executed again. In production that takes up to 30 + 300 s; in this lab up to 20 + 10 s.
+Source: https://airflow.apache.org/docs/apache-airflow/stable/administration-and-deployment/scheduler.html
+
+Hint: the survivor's log names the tasks that it adopted; `./lab logs ha scheduler-2`.
+"""
+
+import time
+
+import pytest
+
+from labs.waiting import until
+from scenarios.dispatching import adopted_tasks, queued_tasks
+from scenarios.faulting import late_fails
+
+pytestmark = pytest.mark.needs(executor="CeleryExecutor", replicas="scheduler")
+
+
+@pytest.mark.parametrize("fault", ["lost", "frozen"])
+def test_the_other_adopts_its_tasks_and_goes_on_alone(
+    fault, lab, airflow, faults, replicas, start_probe, service_log, evidence
+):
+    """Running and queued tasks are executed once, in their first try; a run that is new is served at once."""
+    said = {name: service_log("scheduler", number) for number, name in enumerate(replicas.names["scheduler"])}
+    slots = sum(worker["slots"] for worker in lab.outputs["services"]["worker"])
+    before = replicas.jobs()
+    probe = start_probe("probe_executions")
+    probe.wait_for_full_slots(slots)
+    queued = {name: queued_tasks(log(), probe.run) for name, log in said.items()}
+    owner = max(queued, key=lambda name: len(queued[name]))
+    (survivor,) = set(said) - {owner}
+
+    with getattr(faults, fault)(owner) as injected:
+        new = start_probe("probe_retries")
+
+        def served():
+            found = queued_tasks(said[survivor](), new.run)
+            return (time.time() - injected.at if len(found) == 2 else None), f"{len(found)} of 2 tasks queued"
+
+        def adopted():
+            found = adopted_tasks(said[survivor](), probe.run)
+            return (found or None), f"{survivor} has adopted nothing"
+
+        with late_fails():
+            seconds = {"new run queued by the other": until(served, what=f"{survivor} to queue a new run", timeout=30)}
+            taken = until(adopted, what=f"{survivor} to adopt the tasks of {owner}", timeout=60)
+            seconds["its tasks adopted"] = time.time() - injected.at
+            probe.release()
+            new.release()
+            runs = [airflow.wait(each.run) for each in (probe, new)]
+            seconds["all tasks successful"] = time.time() - injected.at
+    after = replicas.jobs()
+
+    account = [*probe.account(), *new.account()]
+    evidence("who had queued the run", {name: sorted(tasks) for name, tasks in queued.items()})
+    evidence("adopted by the other", sorted(taken))
+    evidence("tasks", account)
+    evidence("seconds after the fault", seconds)
+    evidence("jobs", [{"scheduler": name, "before": before[name].id, "after": after[name].id} for name in said])
+    assert {run.state for run in runs} == {"success"}
+    assert taken == queued[owner], f"{sorted(taken)} were adopted of {sorted(queued[owner])}"
+    for row in account:
+        seen = (row["state"], row["tries"], row["executions started"], row["completed"])
+        assert seen == ("success", 1, 1, 1), (
+            f"{row['task']} ended as {row['state']} at try {row['tries']}, "
+            f"executed {row['executions started']} times, {row['completed']} to the end"
+        )
+    assert after[survivor].id == before[survivor].id, f"{survivor} did not live through it"
+    assert (after[owner].id == before[owner].id) == (fault == "frozen")
