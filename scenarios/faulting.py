@@ -15,7 +15,7 @@ Sources: https://principlesofchaos.org, https://chaostoolkit.org/reference/conce
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -174,21 +174,23 @@ class Faults:
 
     def stopped(self, service: str) -> AbstractContextManager[Fault]:
         """A service that is stopped in order while the block runs, and started again at its end: a restart."""
-        return self._down(f"{service} stopped", service, self._services.stop)
+        return self._down("stopped", [service], self._services.stop)
 
-    def lost(self, service: str) -> AbstractContextManager[Fault]:
-        """A service that is killed with all its processes, as if its machine had died; back at the end of the block."""
-        return self._down(f"{service} lost", service, self._services.lose)
+    def lost(self, *services: str) -> AbstractContextManager[Fault]:
+        """Services that are killed with all their processes, as if a machine had died; back at the end of the block."""
+        return self._down("lost", services, self._services.lose)
 
     @contextmanager
-    def _down(self, name: str, service: str, end: Callable[[str], None]) -> Iterator[Fault]:
-        with self._fault(name, service) as fault:
-            old = self._services.incarnation(service)
-            end(service)
-            self._gone(fault, old)
-            fault.prove("landed", f"process {old.id} is gone; refused: {self._refused(service)}")
+    def _down(self, what: str, services: Sequence[str], end: Callable[[str], None]) -> Iterator[Fault]:
+        with self._fault(f"{', '.join(services)} {what}", *services) as fault:
+            for service in services:
+                old = self._services.incarnation(service)
+                end(service)
+                self._gone(fault, old)
+            gone = ", ".join(old.id for old in fault.gone)
+            fault.prove("landed", f"processes {gone} are gone; refused: {self._refused(*services)}")
             yield fault
-            fault.prove("still down at the end of the block", f"refused: {self._refused(service)}")
+            fault.prove("still down at the end of the block", f"refused: {self._refused(*services)}")
 
     @contextmanager
     def frozen(self, service: str) -> Iterator[Fault]:
@@ -235,8 +237,8 @@ class Faults:
             yield fault
 
     @contextmanager
-    def _fault(self, name: str, service: str = "") -> Iterator[Fault]:
-        """The steps around an injection; `service` is the one that is touched, "" for none."""
+    def _fault(self, name: str, *services: str) -> Iterator[Fault]:
+        """The steps around an injection that touches these services."""
         before = self._services.states()
         fault = Fault(name, before=before)
         try:
@@ -247,10 +249,12 @@ class Faults:
             try:
                 yield fault
             finally:
-                if service and self._services.states()[service] != "RUNNING":
-                    fault.since = time.time()
-                    self._services.start(service)
-                self._recovered(fault, service)
+                states = self._services.states()
+                for service in services:
+                    if states[service] != "RUNNING":
+                        fault.since = time.time()
+                        self._services.start(service)
+                self._recovered(fault, *services)
                 self._clean(fault)
             now = {other: self._services.incarnation(other).id for other in before}
             new = ", ".join(f"{other} {mains[other]} → {now[other]}" for other in before if now[other] != mains[other])
@@ -258,10 +262,11 @@ class Faults:
         finally:
             self._record(f"fault: {name}", fault.steps)
 
-    def _recovered(self, fault: Fault, service: str) -> None:
+    def _recovered(self, fault: Fault, *services: str) -> None:
         def steady() -> tuple[bool | None, str]:
-            if service and self._services.incarnation(service).id in ("", *(old.id for old in fault.gone)):
-                return None, f"{service} has no new process"
+            for service in services:
+                if self._services.incarnation(service).id in ("", *(old.id for old in fault.gone)):
+                    return None, f"{service} has no new process"
             return self._steady(fault.since)
 
         with late_fails():
@@ -292,11 +297,14 @@ class Faults:
         fault.gone.append(old)
         return others
 
-    def _refused(self, service: str) -> str:
-        refused, addresses = self._services.refused(service), self._services.addresses(service)
-        if refused != addresses:
-            raise LabError(f"{service} is stopped, but something answers on {', '.join(addresses)}")
-        return ", ".join(refused) or "it has no port"
+    def _refused(self, *services: str) -> str:
+        found: list[str] = []
+        for service in services:
+            refused, addresses = self._services.refused(service), self._services.addresses(service)
+            if refused != addresses:
+                raise LabError(f"{service} is stopped, but something answers on {', '.join(addresses)}")
+            found += refused
+        return ", ".join(found) or "there is no port"
 
     def _steady(self, since: float) -> tuple[bool | None, str]:
         """Whether all services run and answer, and every component sent a heartbeat after `since`."""

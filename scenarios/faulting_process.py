@@ -93,6 +93,12 @@ class ProcessServices:
         for process in incarnation.parts:
             process.suspend()
 
+        def asleep() -> tuple[bool | None, str]:
+            awake = self.awake(incarnation)
+            return (None if awake else True), "; ".join(awake)
+
+        until(asleep, what=f"{incarnation.name} to stand still", timeout=10, interval=0.01)
+
     def thaw(self, incarnation: Incarnation) -> None:
         for process in incarnation.parts:
             with contextlib.suppress(psutil.NoSuchProcess):

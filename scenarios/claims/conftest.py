@@ -50,6 +50,7 @@ def installed(lab: Any, services: ProcessServices, tmp_path_factory: pytest.Temp
 @pytest.fixture(scope="session")
 def eight_tasks(
     lab: Any,
+    executor: str,
     airflow: Airflow,
     services: ProcessServices,
     probes: frozenset[str],
@@ -58,6 +59,8 @@ def eight_tasks(
     tmp_path_factory: pytest.TempPathFactory,
 ) -> EightTasks:
     """Eight tasks on the lab's slots, looked at from outside."""
+    if executor != "LocalExecutor":
+        pytest.skip(f"needs executor LocalExecutor as the default; lab {lab.name} has {executor}")
     if not Path("/proc/self/fd").exists():
         pytest.skip("needs /proc to look at the scheduler's processes")
     slots = int(lab.outputs["options"]["core.parallelism"])

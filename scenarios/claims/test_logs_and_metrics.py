@@ -28,10 +28,11 @@ def test_the_path_of_a_task_log(lab, eight_tasks, evidence, claim):
 def test_where_prometheus_finds_metrics(lab, services, evidence, claim):
     """What listens in the scheduler and the API server, and what each answers to `/metrics`."""
     rows = []
-    for name in ("api-server", "scheduler"):
+    for role in ("api-server", "scheduler"):
+        name = lab.outputs["services"][role][0]["name"]
         ports = _listens(services.incarnation(name).parts)
-        rows += [{"service": name, "port": port, **_metrics(port)} for port in ports]
-        rows += [] if ports else [{"service": name, "port": "none", "status": "", "metrics": False}]
+        rows += [{"service": role, "port": port, **_metrics(port)} for port in ports]
+        rows += [] if ports else [{"service": role, "port": "none", "status": "", "metrics": False}]
     evidence("GET /metrics", rows)
     exposed = [row["service"] for row in rows if row["metrics"]]
     claim(

@@ -10,9 +10,13 @@ Hint: how long the API server takes to start is in its log; a slow machine may o
 
 import time
 
+import pytest
+
 from scenarios.faulting import late_fails
 from scenarios.judge import states
 from scenarios.probing import reports_fail
+
+pytestmark = pytest.mark.needs(executor="LocalExecutor")
 
 
 def test_running_and_queued_tasks_survive_the_restart(lab, airflow, faults, start_probe, service_log, evidence):

@@ -13,10 +13,14 @@ Hint: a scheduler that ended over the outage is among the new main processes in 
 
 import time
 
+import pytest
+
 from labs.waiting import until
 from scenarios.faulting import late_fails
 from scenarios.judge import states
 from scenarios.probing import reports_fail
+
+pytestmark = pytest.mark.needs(executor="LocalExecutor")
 
 
 def test_running_and_queued_tasks_survive_the_restart(lab, airflow, faults, start_probe, service_log, evidence):

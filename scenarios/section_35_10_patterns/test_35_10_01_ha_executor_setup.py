@@ -1,0 +1,100 @@
+"""Two zones serve the default queue, each part's health can be asked for, and work outlives the loss of a zone.
+
+Hint: `lab status` shows both zones' workers; the log of `zones` shows what the workers say of themselves.
+"""
+
+import pytest
+
+from labs.waiting import until
+from scenarios.faulting import late_fails
+from scenarios.judge import processes
+
+pytestmark = pytest.mark.needs(executor="CeleryExecutor", section="35.10", replicas="worker")
+
+DAG = "35_10_01_ha_executor_setup"
+ZONES = {"zone_a": "zone-a-1", "zone_b": "zone-b-1"}
+"""Queue of a zone → its worker."""
+
+
+@pytest.fixture(scope="module")
+def ran(run_dag):
+    """One run."""
+    return run_dag()
+
+
+def test_work_that_names_no_queue_has_two_zones(ran, celery, evidence):
+    """What the workers say is what they were started for: `default` has both of them, a zone's own queue has one."""
+    told, started = ran.xcom("zones"), celery.queues()
+    evidence("workers of each queue", told)
+    for queue, workers in told.items():
+        assert workers == sorted(worker for worker, queues in started.items() if queue in queues)
+    assert told["default"] == sorted(ZONES.values()), f"{told['default']} serve the default queue"
+    assert {queue: told[queue] for queue in ZONES} == {queue: [worker] for queue, worker in ZONES.items()}
+
+
+def test_tasks_go_where_their_queue_is_served(ran, celery, evidence):
+    """Tied tasks ran in their zone, the others in both; each worker's own log says so."""
+    taken = celery.taken(ran.run)
+    evidence("logs of the workers", [{"worker": t.worker, "task": t.task_id, "queue": t.queue} for t in taken])
+    for queue, worker in ZONES.items():
+        tied = {(t.queue, t.worker) for t in taken if t.task_id == f"tied_to_{queue}"}
+        assert tied == {(queue, worker)}, f"the task tied to {queue} was taken by {tied}"
+    free = {t.worker for t in taken if t.task_id == "anywhere"}
+    assert free == set(ZONES.values()), f"four tasks that may run anywhere were all taken by {free}"
+
+
+def test_a_task_whose_process_is_killed_does_its_work_in_the_next_try(ran, airflow, evidence):
+    """The first try failed without a result, the second one, another process, wrote it; the run is successful."""
+    tries = airflow.tries(ran.one("fragile"))
+    evidence("tries", [{"try": t.try_number, "state": t.state, "worker": t.hostname, "pid": t.pid} for t in tries])
+    assert [(t.try_number, t.state) for t in tries] == [(1, "failed"), (2, "success")]
+    assert len(processes(tries)) == 2
+    assert ran.xcom("fragile")["try"] == 2
+
+
+def test_health_is_that_of_every_replica(ran, replicas, evidence):
+    """What the DAG was told of each kind is what each replica's own job says."""
+    told, jobs = ran.xcom("health"), replicas.jobs()
+    evidence("as the task was told", told)
+    evidence("jobs", [{"replica": name, "state": job.state, "heartbeat": job.heartbeat} for name, job in jobs.items()])
+    assert set(told["kinds"].values()) == {"healthy"}
+    assert told["workers"] == sorted(ZONES.values())
+    assert set(jobs) == {name for names in replicas.names.values() for name in names}
+    assert {job.state for job in jobs.values()} == {"running"}
+
+
+def test_a_lost_zone_is_noticed_and_costs_only_what_is_tied_to_it(airflow, faults, timeline, evidence):
+    """With a zone away, its worker answers no ping, and free tasks run in the other; tied ones wait for its return."""
+    airflow.wait_for_dag(DAG)
+    with faults.lost(ZONES["zone_a"]) as fault, late_fails():
+        run = airflow.trigger(DAG)
+        timeline(run)
+
+        def only_the_tied_one_is_left():
+            now = airflow.task_instances(run)
+            left = {ti.task_id for ti in now if ti.state != "success"}
+            return (now if left == {"tied_to_zone_a"} else None), f"left: {', '.join(sorted(left))}"
+
+        meanwhile = until(only_the_tied_one_is_left, what="all but the task tied to the zone to end", timeout=90)
+    run = airflow.wait(run)
+    ended = airflow.task_instances(run)
+
+    workers = airflow.xcom(next(ti for ti in ended if ti.task_id == "health"))["workers"]
+    free = {ti.hostname for ti in ended if ti.task_id == "anywhere"}
+    tied = {ti.task_id: ti for ti in ended if ti.task_id.startswith("tied")}
+    evidence("workers that answered meanwhile", workers)
+    evidence("states meanwhile", [{"task": ti.label, "state": ti.state, "worker": ti.hostname} for ti in meanwhile])
+    evidence("seconds until the zone was back", fault.down)
+    assert workers == [ZONES["zone_b"]]
+    assert free == {ZONES["zone_b"]}
+    assert tied["tied_to_zone_a"].hostname == ZONES["zone_a"]
+    assert tied["tied_to_zone_a"].started.timestamp() > fault.at + 1
+    assert run.state == "success"
+
+
+def test_budgets_allow_what_kubernetes_would(ran, evidence):
+    """The arithmetic of a disruption budget, worked out by hand beside it."""
+    told = ran.xcom("budgets")
+    by_hand = {"scheduler": 1, "api-server": 1, "triggerer": 0, "worker": 1, "database": 0, "api-server, one gone": 0}
+    evidence("evictions allowed", told)
+    assert told == by_hand
