@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import platform
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -22,6 +24,9 @@ IMAGES = PROJECT_ROOT / "images"
 
 PYTHONS = ("3.10", "3.11", "3.12", "3.13")
 """Versions for which the locks have wheels."""
+
+KEPT = 30 * 86400
+"""Seconds without use after which an artefact goes when another of its kind is made."""
 
 
 @cache
@@ -58,12 +63,16 @@ def artefact(name: str, key: str, build: Callable[[Path], None]) -> Path:
     """The folder `name-key` in the cache, built if it is not there.
 
     Built in place, since environments cannot be moved; a marker written last tells a whole artefact from one that
-    an interruption left half-made, which is then made again. One builder at a time, others wait for it.
+    an interruption left half-made, which is then made again. One builder at a time, others wait for it. The marker's
+    time is that of the last use.
     """
     root = make_private(cache_root(), 0o755)
     folder, marker = root / f"{name}-{key}", root / f"{name}-{key}" / ".complete"
     if marker.exists():
+        with contextlib.suppress(OSError):
+            marker.touch()
         return folder
+    _forget_unused(root, name)
     lock = filelock.FileLock(root / f"{name}-{key}.lock")
 
     def take() -> tuple[bool | None, str]:
@@ -87,6 +96,15 @@ def artefact(name: str, key: str, build: Callable[[Path], None]) -> Path:
     finally:
         lock.release()
     return folder
+
+
+def _forget_unused(root: Path, name: str) -> None:
+    """Remove what the same recipe made of other contents, and nobody has used for long."""
+    for marker in root.glob(f"{name}-*/.complete"):
+        if time.time() - marker.stat().st_mtime > KEPT:
+            marker.unlink(missing_ok=True)  # what follows may be interrupted
+            shutil.rmtree(marker.parent, ignore_errors=True)
+            (root / f"{marker.parent.name}.lock").unlink(missing_ok=True)
 
 
 def environment(name: str) -> Path:
