@@ -301,6 +301,12 @@ def test_hundreds_of_task_instances_stay_readable() -> None:
     assert "t42 · try 1: success on vm pid 42" in words(drawing)
 
 
+def test_tasks_that_ended_as_they_started_are_drawn() -> None:
+    drawing = timeline([task("a", 2, 2), task("b", 2, 2)])
+    assert drawing is not None
+    assert "2 task instances over" in html(drawing)
+
+
 def test_nothing_to_draw_is_no_drawing() -> None:
     assert timeline([]) is None
     assert timeline([replace(task("a", None, None, state=None), queued=None)]) is None
