@@ -63,7 +63,7 @@ def marked(lab: str, service: str | None = None) -> list[psutil.Process]:
     return found
 
 
-def _ended(process: psutil.Process) -> bool:
+def ended(process: psutil.Process) -> bool:
     """Whether it runs no more; psutil also waits until init has noticed, which may take a second."""
     try:
         return not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
@@ -85,7 +85,7 @@ def end(processes: Iterable[psutil.Process], *, grace: float = 3.0) -> None:
         deadline = time.monotonic() + (10.0 if kill else grace)
         while remaining and time.monotonic() <= deadline:
             _, alive = psutil.wait_procs(remaining, timeout=0.02)
-            remaining = [process for process in alive if not _ended(process)]
+            remaining = [process for process in alive if not ended(process)]
     if remaining:
         names = ", ".join(f"{process.pid}" for process in remaining)
         raise LabError(f"processes {names} did not end on SIGKILL; see what they wait for with `ps -o stat,wchan -p`")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import re
 import shutil
 import subprocess
 from collections.abc import Callable, Iterator
@@ -12,8 +14,12 @@ import psutil
 import pytest
 
 from labs import processes
+from labs.lab import Lab
 from labs.paths import PROJECT_ROOT, lab_directory, run_directory
+from labs.results import Results
+from labs.verify import report_directory
 from labs.waiting import until
+from tests.lab.mutations import Mutation
 
 RunLab = Callable[..., "subprocess.CompletedProcess[str]"]
 
@@ -46,6 +52,43 @@ def remains(name: str) -> dict[str, list[str]]:
 
 
 NOTHING: dict[str, list[str]] = {"processes": [], "files": []}
+
+
+def listening(members: list[psutil.Process]) -> set[tuple[str, int]]:
+    """The addresses on which processes listen."""
+    found = set()
+    for process in members:
+        with contextlib.suppress(psutil.Error):
+            found |= {(c.laddr.ip, c.laddr.port) for c in process.net_connections() if c.status == psutil.CONN_LISTEN}
+    return found
+
+
+@contextlib.contextmanager
+def running(lab: RunLab, target: str, name: str, *arguments: str) -> Iterator[Lab]:
+    """A lab, up; taken down at the end with proof that nothing is left."""
+    if remains(name) != NOTHING:
+        lab("down", name)
+    done = lab("up", target, "--name", name, *arguments)
+    assert done.returncode == 0, done.stderr
+    listeners = [process for process in processes.marked(str(run_directory(name))) if listening([process])]
+    assert listeners
+    yield Lab.of(name)
+    done = lab("down", name)
+    assert done.returncode == 0, done.stderr
+    assert remains(name) == NOTHING
+    assert all(map(processes.ended, listeners))  # by pid and start, so no other will do
+
+
+def turns_red(lab: RunLab, up: Lab, mutation: Mutation) -> None:
+    """Each scenario that the mutation names fails under it, and says why."""
+    with mutation.applied(up):
+        done = lab("verify", up.name, *(part for scenario in mutation.scenarios for part in ("-k", scenario)))
+    results = Results.load(report_directory(up.name) / "results.json").results
+    for scenario, words in mutation.scenarios.items():
+        red = [result for result in results if scenario in result.scenario and result.verdict == "failed"]
+        assert red, f"{scenario} did not fail under {mutation.name}:\n{done.stdout[-4000:]}"
+        assert any(re.search(words, result.message) for result in red), [result.message for result in red]
+    assert done.returncode == 1
 
 
 @pytest.fixture

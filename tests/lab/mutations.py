@@ -21,6 +21,7 @@ import psutil
 from labs import processes
 from labs.lab import Lab
 from labs.paths import run_directory
+from stacks.catalogue import EDGE
 
 
 @dataclass(frozen=True)
@@ -125,6 +126,19 @@ EDITS: Mapping[str, tuple[str, str]] = {
     ),
     # the receiver does not know what it was sent already
     "35_06_03_edge_tasks": ('self.kept[message["key"]]', "self.kept[self.messages]"),
+    # what should have expired has not
+    "35_03_04_result_backend": ("- timedelta(days=2)", "- timedelta(hours=2)"),
+    # what is urgent weighs least
+    "35_03_05_task_priority_celery": (
+        'task_id="urgent", weight_rule="absolute", priority_weight=100',
+        'task_id="urgent", weight_rule="absolute", priority_weight=1',
+    ),
+    # tasks of the lab with several executors are left to the first one, or use another word for theirs
+    "35_07_01_multi_executor_concepts": ('task_id=f"on_{executor}", executor=name', 'task_id=f"on_{executor}"'),
+    "35_07_02_configure_multi_executor": ('_by_{kind}", executor=name', "_by_{kind}\", executor=names['class']"),
+    "35_07_03_task_executor_selection": ('@task(executor=choose("quick"))', "@task"),
+    "35_07_04_dag_executor_default": ('    default_args={"executor": CELERY},\n', ""),
+    "35_07_05_multi_executor_use_cases": ("@task(executor=EDGE)", "@task"),
     # large tasks ask for no more than small ones
     "35_05_05_resource_specification": ('"large": {"slots": 2,', '"large": {"slots": 1,'),
 }
@@ -203,7 +217,20 @@ def _edits(*dag_ids: str) -> Callable[[Lab], AbstractContextManager[object]]:
     return partial(_edited, dag_ids)
 
 
-MUTATIONS: tuple[Mutation, ...] = (
+def _all(*changes: Callable[[Lab], AbstractContextManager[object]]) -> Callable[[Lab], AbstractContextManager[object]]:
+    """Several changes at the same time."""
+
+    @contextmanager
+    def changed(lab: Lab) -> Iterator[None]:
+        with ExitStack() as undo:
+            for change in changes:
+                undo.enter_context(change(lab))
+            yield
+
+    return changed
+
+
+_LOCAL = (
     Mutation(
         "a-task-of-the-portable-dag-names-a-queue",
         {"test_35_01_02": r"transform names the queue big"},
@@ -259,7 +286,50 @@ MUTATIONS: tuple[Mutation, ...] = (
     Mutation("task-processes-are-killed", {"test_35_02_01": r"ended as failed"}, _tasks_killed, long=True),
 )
 
-EDGE_MUTATIONS: tuple[Mutation, ...] = (
+_CELERY = (
+    Mutation(
+        "a-worker-takes-from-another-queue-too",
+        {"test_35_03_01": r"'heavy-1': \['default', 'heavy_compute'\]"},
+        partial(_script, "heavy-1", "--queues heavy_compute ", "--queues heavy_compute,default "),
+    ),
+    Mutation(
+        "workers-take-more-than-they-should",
+        {
+            "test_35_03_02": r"two transformations ran at once",
+            "test_35_03_03": r"nothing waited in the broker while the worker was busy",
+        },
+        _all(
+            partial(_script, "compute-1", "--concurrency 1", "--concurrency 2"),
+            _environment("default-1", {"AIRFLOW__CELERY__WORKER_PREFETCH_MULTIPLIER": "4"}),
+        ),
+    ),
+    Mutation(
+        "the-celery-dags-no-longer-show-it",
+        {"test_35_03_04": r"'SUCCESS' == 'PENDING'", "test_35_03_05": r"'urgent': 1\b"},
+        _edits("35_03_04_result_backend", "35_03_05_task_priority_celery"),
+    ),
+)
+
+_MULTI = (
+    Mutation(
+        "a-worker-has-another-list",
+        {"test_35_07_01": r"CeleryExecutor,LocalExecutor,edge:"},
+        _environment("default-1", {"AIRFLOW__CORE__EXECUTOR": f"CeleryExecutor,LocalExecutor,edge:{EDGE}"}),
+    ),
+    Mutation(
+        "tasks-choose-other-executors",
+        {
+            "test_35_07_01": r"Airflow recorded None for on_LocalExecutor",
+            "test_35_07_02": r"EdgeExecutor_by_alias",
+            "test_35_07_03": r"quick_1",
+            "test_35_07_04": r"inherits",
+            "test_35_07_05": r"sensor_1",
+        },
+        _edits(*(dag_id for dag_id in EDITS if dag_id.startswith("35_07"))),
+    ),
+)
+
+_EDGE = (
     Mutation(
         "a-site-is-given-what-it-should-not-have",
         {
@@ -311,3 +381,6 @@ EDGE_MUTATIONS: tuple[Mutation, ...] = (
         partial(_script, "site-a", r"^if \[ -e .*$", ""),
     ),
 )
+
+MUTATIONS: Mapping[str, tuple[Mutation, ...]] = {"local": _LOCAL, "celery": _CELERY, "edge": _EDGE, "multi": _MULTI}
+"""By lab."""

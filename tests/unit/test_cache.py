@@ -51,7 +51,6 @@ def test_what_nobody_used_for_long_goes_when_another_of_its_kind_is_made(root: P
     assert {path.name for path in root.iterdir() if path.is_dir()} == {
         "env-recent",
         "env-new",
-        "env-of-old",
         "other-old",
     }
     assert not (root / "env-old.lock").exists()

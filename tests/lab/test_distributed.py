@@ -1,0 +1,123 @@
+"""The labs whose tasks run elsewhere, each as a whole: bad secrets, the log of a running task, mutations, the end."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import tempfile
+import time
+import urllib.error
+import urllib.request
+from base64 import b64encode
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from labs import processes
+from labs.lab import Lab
+from labs.paths import run_directory
+from labs.waiting import until
+from tests.lab.conftest import RunLab, running, turns_red
+from tests.lab.mutations import MUTATIONS, Mutation
+
+pytestmark = pytest.mark.long
+
+ARGUMENTS = {"celery": ["--with", "flower"], "edge": [], "multi": []}
+
+DOWN = 5.0
+"""Seconds in which a lab is down to nothing, however busy its workers are."""
+
+on_celery = pytest.mark.parametrize("up", ["celery"], indirect=True, scope="module")
+
+
+@pytest.fixture(scope="module")
+def up(request: pytest.FixtureRequest, lab: RunLab) -> Iterator[Lab]:
+    """The lab of that name, up; taken down at the end, while tasks run, with proof that nothing is left."""
+    target = request.param
+    with running(lab, target, f"t-{target}", *ARGUMENTS[target]) as up:
+        yield up
+        start_tasks(up)
+        begun = time.monotonic()
+    assert time.monotonic() - begun < 2 * DOWN  # twice, for a machine that has other work
+
+
+def start_tasks(up: Lab) -> tuple[Any, Any]:
+    """A task instance that is running now, and goes on for a while; and the lab's Airflow."""
+    from labs.airflow import Airflow  # its client takes a second to import
+
+    airflow = Airflow(up.outputs["api_url"], up.outputs["admin_user"], up.outputs["admin_password"])
+    run = airflow.trigger("35_01_04_executor_parallelism", {"tasks": 4, "seconds": 30})
+
+    def started() -> tuple[Any, str]:
+        instances = airflow.task_instances(run)
+        found = [ti for ti in instances if ti.state == "running" and "Filling up" in airflow.log(ti)]
+        return (found[0] if found else None), str({ti.label: ti.state for ti in instances})
+
+    return until(started, what="a task to run and to log", timeout=60), airflow
+
+
+def outsider(up: Lab, service: str, command: list[str], **changes: str) -> subprocess.CompletedProcess[str]:
+    """A command with the environment of a service, but for what is changed, run to its end outside the lab."""
+    environment = processes.marked(str(run_directory(up.name)), service)[0].environ()
+    del environment[processes.LAB_MARK]
+    with tempfile.TemporaryDirectory() as home:
+        environment |= {"AIRFLOW_HOME": home, processes.SERVICE_MARK: "stranger", **changes}
+        return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, cwd=home)
+
+
+def pids(up: Lab, lab: RunLab) -> dict[str, tuple[str, int]]:
+    status = json.loads(lab("status", up.name, "--json").stdout)
+    return {service["name"]: (service["state"], service["pid"]) for service in status["services"]}
+
+
+@on_celery
+def test_flower_asks_for_the_login_of_the_lab(up: Lab) -> None:
+    address = up.outputs["services"]["flower"][0]["endpoints"]["http"]
+
+    def get(path: str, password: str = "") -> tuple[int, str]:
+        request = urllib.request.Request(f"http://{address}{path}")
+        if password:
+            request.add_header("Authorization", f"Basic {b64encode(f'admin:{password}'.encode()).decode()}")
+        try:
+            with urllib.request.urlopen(request, timeout=10) as answer:
+                return answer.status, answer.read().decode()
+        except urllib.error.HTTPError as error:
+            return error.code, ""
+
+    assert [get("/workers")[0], get("/workers", "guessed")[0], get("/api/workers")[0]] == [401, 401, 401]
+    code, workers = get("/api/workers?refresh=1", up.outputs["admin_password"])
+    assert code == 200
+    assert {name.partition("@")[0] for name in json.loads(workers)} == {"default-1", "heavy-1", "io-1", "compute-1"}
+
+
+@on_celery
+def test_redis_refuses_a_wrong_password_and_the_lab_goes_on(up: Lab, lab: RunLab) -> None:
+    before = pids(up, lab)
+    worker = processes.marked(str(run_directory(up.name)), "default-1")[0]
+    url = re.sub("//:[^@]+@", "//:guessed@", worker.environ()["AIRFLOW__CELERY__BROKER_URL"])
+    command = ["airflow", "celery", "worker", "--skip-serve-logs", "--celery-hostname", "stranger@%h"]
+    done = outsider(up, "default-1", command, AIRFLOW__CELERY__BROKER_URL=url)
+    assert done.returncode == 1
+    assert "invalid username-password pair or user is disabled" in done.stderr
+    assert pids(up, lab) == before
+    assert lab("verify", up.name, "-k", "35_03_01").returncode == 0
+
+
+@pytest.mark.parametrize("up", ARGUMENTS, indirect=True, scope="module")
+def test_the_log_of_a_running_task_has_no_complaint(up: Lab) -> None:
+    ti, airflow = start_tasks(up)
+    text = airflow.log(ti)
+    assert "Could not read" not in text
+    assert "attempt=1.log" in text.splitlines()[0], "the log does not say where it was read"
+
+
+@pytest.mark.parametrize(
+    ("up", "mutation"),
+    [pytest.param(name, each, id=f"{name}-{each.name}") for name in ARGUMENTS for each in MUTATIONS[name]],
+    indirect=["up"],
+    scope="module",
+)
+def test_a_verifier_fails_when_its_point_is_broken(up: Lab, lab: RunLab, mutation: Mutation) -> None:
+    turns_red(lab, up, mutation)
