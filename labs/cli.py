@@ -348,11 +348,14 @@ def test(
     everything: Annotated[
         bool, typer.Option("--all", help="Also what takes longer: every mutation, fault and engine.")
     ] = False,
+    all_process: Annotated[
+        bool, typer.Option("--all-process", help="Instead all scenarios of all labs on processes, lab by lab.")
+    ] = False,
 ) -> None:
     """Run the project's own tests, then a real local lab with its scenarios. Further arguments go to pytest."""
-    from labs.selftest import run_tests
+    from labs.selftest import run_tests, verify_platform
 
-    raise typer.Exit(run_tests(everything, context.args))
+    raise typer.Exit(verify_platform("process") if all_process else run_tests(everything, context.args))
 
 
 bench = typer.Typer(help="Measure against peers.", no_args_is_help=True)
