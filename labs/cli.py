@@ -146,6 +146,8 @@ def _where(outputs: Any) -> None:
     """What a learner needs to go on."""
     user, password = outputs["admin_user"], outputs["admin_password"]
     out.print(f"[bold]{outputs['api_url']}[/]  user [bold]{user}[/]  password [bold]{password}[/]")
+    for flower in outputs["services"].get("flower", ()):
+        out.print(f"[bold]http://{flower['endpoints']['http']}[/]  Flower, the same user and password")
 
 
 @app.command("list")

@@ -73,8 +73,9 @@ def pids(up: Lab, lab: RunLab) -> dict[str, tuple[str, int]]:
 
 
 @on_celery
-def test_flower_asks_for_the_login_of_the_lab(up: Lab) -> None:
+def test_flower_asks_for_the_login_of_the_lab(up: Lab, lab: RunLab) -> None:
     address = up.outputs["services"]["flower"][0]["endpoints"]["http"]
+    assert f"http://{address}" in lab("open", up.name).stdout
 
     def get(path: str, password: str = "") -> tuple[int, str]:
         request = urllib.request.Request(f"http://{address}{path}")
