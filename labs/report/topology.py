@@ -79,7 +79,7 @@ def topology(outputs: Mapping[str, Any]) -> Element:
         boxes.append(Box(title, tuple(lines), kind, column, y))
         return boxes[-1]
 
-    api = box("API server", _lines(take("api-server")), "control", 1, 1)
+    api = box("API server", _lines(take("load-balancer", "api-server")), "control", 1, 1)
     people = box("People and programs", ["browser, REST API, verifiers"], "people", 0, 1)
     edges.append(_edge(people.side(True), (api.x, people.side(True)[1]), "UI, REST"))
 
@@ -117,7 +117,9 @@ def topology(outputs: Mapping[str, Any]) -> Element:
         edges.append(_edge(work.side(True, 0.3), api.side(False, 0.8), asks if position == 0 else ""))
 
     lowest = control["dag-processor"]
-    database = box("Metadata database", _lines(take("metadata-database", "database", "postgres")), "storage", 3, 1)
+    database = box(
+        "Metadata database", _lines(take("metadata-database", "database", "postgres", "pgbouncer")), "storage", 3, 1
+    )
     tall = lowest.y + 30 - database.y
     edges.append(_edge(api.side(True, 0.5), (database.x, api.side(True, 0.5)[1]), ""))
     for role in control:

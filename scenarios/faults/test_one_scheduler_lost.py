@@ -22,7 +22,7 @@ pytestmark = pytest.mark.needs(executor="CeleryExecutor", replicas="scheduler")
 
 @pytest.mark.parametrize("fault", ["lost", "frozen"])
 def test_the_other_adopts_its_tasks_and_goes_on_alone(
-    fault, lab, airflow, faults, replicas, start_probe, service_log, evidence
+    fault, lab, airflow, faults, replicas, start_probe, service_log, evidence, claim
 ):
     """Running and queued tasks are executed once, in their first try; a run that is new is served at once."""
     said = {name: service_log("scheduler", number) for number, name in enumerate(replicas.names["scheduler"])}
@@ -71,3 +71,4 @@ def test_the_other_adopts_its_tasks_and_goes_on_alone(
         )
     assert after[survivor].id == before[survivor].id, f"{survivor} did not live through it"
     assert (after[owner].id == before[owner].id) == (fault == "frozen")
+    claim("if one scheduler dies, another takes over", "seed 003", "holds", {f"{owner} {fault}": "", **seconds})
