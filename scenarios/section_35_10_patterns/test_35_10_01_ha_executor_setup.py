@@ -26,9 +26,9 @@ def test_work_that_names_no_queue_has_two_zones(ran, celery, evidence):
     """What the workers say is what they were started for: `default` has both of them, a zone's own queue has one."""
     told, started = ran.xcom("zones"), celery.queues()
     evidence("workers of each queue", told)
+    assert told["default"] == sorted(ZONES.values()), f"{told['default']} serve the default queue"
     for queue, workers in told.items():
         assert workers == sorted(worker for worker, queues in started.items() if queue in queues)
-    assert told["default"] == sorted(ZONES.values()), f"{told['default']} serve the default queue"
     assert {queue: told[queue] for queue in ZONES} == {queue: [worker] for queue, worker in ZONES.items()}
 
 

@@ -91,6 +91,13 @@ def _serves(site: str, queue: str, lab: Lab) -> Iterator[None]:
         sites.remove_queue(site, queue)
 
 
+def _leans_on_the_first_api_server(lab: Lab) -> AbstractContextManager[object]:
+    """The second zone reports to the API server that the first one knows."""
+    address = lab.outputs["services"]["api-server"][0]["endpoints"]["http"]
+    url = f"http://{address}/execution/"
+    return _environment("zone-b-1", {"AIRFLOW__CORE__EXECUTION_API_SERVER_URL": url})(lab)
+
+
 @contextmanager
 def _queue_map(lab: Lab) -> Iterator[None]:
     """The Variable that sends heavy work to another queue than the table of 35.5.4 says."""
@@ -106,6 +113,8 @@ def _queue_map(lab: Lab) -> Iterator[None]:
 
 
 EDITS: Mapping[str, tuple[str, str]] = {
+    # a try does not look at what is noted
+    "35_10_04_disaster_recovery": ("done = len(checkpoint.notes())", "done = 0"),
     # the stations no longer wait for each other
     "35_01_01_executor_architecture": ("    stations[0] >> stations[1] >> stations[2]\n", ""),
     # a task is tied to executors that have such a queue
@@ -382,5 +391,46 @@ _EDGE = (
     ),
 )
 
-MUTATIONS: Mapping[str, tuple[Mutation, ...]] = {"local": _LOCAL, "celery": _CELERY, "edge": _EDGE, "multi": _MULTI}
+_HA = (
+    Mutation(
+        "nobody-takes-over",
+        {
+            "test_one_scheduler_lost": r"waited 60 s for scheduler-[12] to adopt the tasks of scheduler-[12]",
+            "test_one_triggerer_lost": r"waited 60 s for triggerer-[12] to take over what triggerer-[12] had",
+            "test_one_dag_processor_lost": r"waited 60 s for the DAGs of late to be parsed",
+        },
+        _all(
+            *(
+                _environment(f"scheduler-{n}", {"AIRFLOW__SCHEDULER__ORPHANED_TASKS_CHECK_INTERVAL": "3600"})
+                for n in (1, 2)
+            ),
+            *(
+                _environment(f"triggerer-{n}", {"AIRFLOW__TRIGGERER__TRIGGERER_HEALTH_CHECK_THRESHOLD": "3600"})
+                for n in (1, 2)
+            ),
+            _environment("dag-processor-2", {"AIRFLOW__DAG_PROCESSOR__REFRESH_INTERVAL": "3600"}),
+        ),
+    ),
+    Mutation(
+        "a-zone-is-no-second-one",
+        {
+            "test_35_10_01": r"\['zone-a-1'\] serve the default queue",
+            "test_one_api_server_lost": r"waited 60 s for run .* of probe_zone_b",
+        },
+        _all(partial(_script, "zone-b-1", "--queues default,", "--queues "), _leans_on_the_first_api_server),
+    ),
+    Mutation(
+        "a-task-begins-anew",
+        {"test_35_10_04": r"\[\(1, 2\), \(2, 2\)"},
+        _edits("35_10_04_disaster_recovery"),
+    ),
+)
+
+MUTATIONS: Mapping[str, tuple[Mutation, ...]] = {
+    "local": _LOCAL,
+    "celery": _CELERY,
+    "edge": _EDGE,
+    "multi": _MULTI,
+    "ha": _HA,
+}
 """By lab."""

@@ -24,7 +24,7 @@ from tests.lab.mutations import MUTATIONS, Mutation
 
 pytestmark = pytest.mark.long
 
-ARGUMENTS = {"celery": ["--with", "flower"], "edge": [], "multi": []}
+ARGUMENTS = {"celery": ["--with", "flower"], "edge": [], "multi": [], "ha": []}
 
 DOWN = 5.0
 """Seconds in which a lab is down to nothing, however busy its workers are."""
