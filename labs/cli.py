@@ -60,7 +60,7 @@ Config = Annotated[
     typer.Option(
         "--config",
         metavar="PATH=VALUE",
-        help="The lab's shape: executors=…, workers.NAME.FIELD=…, sites.NAME.FIELD=…; repeatable.",
+        help="The lab's shape: executors=…, workers.NAME.FIELD=…, sites.NAME.FIELD=…, replicas.ROLE=…; repeatable.",
     ),
 ]
 Extras = Annotated[

@@ -21,7 +21,7 @@ from stacks.catalogue import LABS
 MEMORY_OF_A_LAB = 2.0
 """GiB that a lab with its tasks takes; see the README's figures."""
 
-PORTS_OF_A_LAB = 5
+PORTS_OF_A_LAB = 6
 
 DISK_OF_A_LAB = 2.0
 """GiB for the environments in the cache and a lab's data."""
@@ -111,6 +111,12 @@ def _redis() -> Finding:
     return Finding("redis", "missing", "no redis-server on the PATH", "for labs with Celery: install redis-server")
 
 
+def _optional() -> Iterable[Finding]:
+    for program, part in (("haproxy", "one address for its API servers"), ("pgbouncer", "a pool before its database")):
+        there = shutil.which(program)
+        yield Finding(program, "ok" if there else "missing", there or "not on the PATH", f"gives the lab ha {part}")
+
+
 def _ports() -> Finding:
     taken = {c.laddr.port for c in psutil.net_connections("tcp") if c.status == psutil.CONN_LISTEN and c.laddr}
     free = sum(port not in taken for port in PORTS)
@@ -133,4 +139,4 @@ def _labs(redis: Finding) -> Iterable[Finding]:
 def examine() -> list[Finding]:
     """Look at everything; changes nothing but makes the cache folder."""
     redis = _redis()
-    return [*_machine(), _ports(), *_tools(), redis, *_labs(redis)]
+    return [*_machine(), _ports(), *_tools(), redis, *_optional(), *_labs(redis)]
