@@ -114,7 +114,12 @@ def _redis() -> Finding:
 def _optional() -> Iterable[Finding]:
     for program, part in (("haproxy", "one address for its API servers"), ("pgbouncer", "a pool before its database")):
         there = shutil.which(program)
-        yield Finding(program, "ok" if there else "missing", there or "not on the PATH", f"gives the lab ha {part}")
+        yield Finding(
+            program,
+            "ok" if there else "missing",
+            there or "not on the PATH",
+            "" if there else f"gives the lab ha {part}",
+        )
 
 
 def _ports() -> Finding:

@@ -1,8 +1,8 @@
 """One triggerer of two is lost while tasks are deferred.
 
-Airflow's contract: "If a trigger's triggerer has not sent a heartbeat" for `[triggerer]
-triggerer_health_check_threshold` seconds, its triggers are given to another one, so "there may be brief periods" in
-which one is run twice or not at all, but a deferred task is resumed once. In production that takes 30 s; here 15.
+Airflow's contract: a triggerer that has sent no heartbeat for `[triggerer] triggerer_health_check_threshold` seconds
+counts as dead, and its triggers are given to others. A trigger may be waited for twice meanwhile, or not at all, but a
+deferred task is resumed once. In production that takes 30 s; here 15.
 Source: https://airflow.apache.org/docs/apache-airflow/stable/authoring-and-scheduling/deferring.html#high-availability
 
 Hint: the API says in each deferred task instance which triggerer has it.
