@@ -91,13 +91,19 @@ class Celery:
 
     def waiting(self, *lists: str) -> dict[str, int]:
         """How many messages wait in each of these lists of the broker."""
+        return dict(zip(lists, self._ask(*(f"LLEN {name}" for name in lists)), strict=True))
+
+    def unacknowledged(self) -> int:
+        """How many messages the broker keeps for workers that have taken them, and have not said that they are done."""
+        return self._ask("HLEN unacked")[0]
+
+    def _ask(self, *commands: str) -> list[int]:
         url = urlsplit(self._environment()["AIRFLOW__CELERY__BROKER_URL"])
         with socket.create_connection((url.hostname or "", url.port or 0), timeout=10) as connection:
-            commands = [f"AUTH {url.password}", *(f"LLEN {name}" for name in lists)]
-            connection.sendall("".join(f"{command}\r\n" for command in commands).encode())
+            connection.sendall("".join(f"{command}\r\n" for command in (f"AUTH {url.password}", *commands)).encode())
             with connection.makefile("rb") as answers:
                 assert answers.readline() == b"+OK\r\n", "the broker refused the login of the lab's own workers"
-                return {name: int(answers.readline().removeprefix(b":")) for name in lists}
+                return [int(answers.readline().removeprefix(b":")) for _ in commands]
 
     def results(self, messages: Iterable[str]) -> dict[str, Result]:
         """The rows that the result backend has for these messages, by message."""

@@ -27,7 +27,7 @@ from scenarios.celery import Celery
 from scenarios.faulting import Faults
 from scenarios.faulting_process import ProcessServices
 from scenarios.observing import Look, Observation, process_table
-from scenarios.probing import ProbeRun, deployed, probe_runs
+from scenarios.probing import Executing, ProbeRun, deployed, probe_runs
 from scenarios.recorder import FINDINGS, RECORDER, Recorder, dag_of
 from scenarios.replicas import Replicas
 from scenarios.sites import Sites
@@ -233,6 +233,33 @@ def services(lab: Lab) -> ProcessServices:
 def celery(lab: Lab, services: ProcessServices) -> Celery:
     """The lab's Celery workers, with their broker and result backend."""
     return Celery(lab.outputs["services"], services)
+
+
+@pytest.fixture(scope="session")
+def executing(lab: Lab, executor: str) -> Executing:
+    """What runs the tasks that name neither executor nor queue."""
+    if executor == "LocalExecutor":
+        return Executing(("scheduler",), int(lab.outputs["options"]["core.parallelism"]))
+    if executor != "CeleryExecutor":
+        pytest.skip(f"tasks of the {executor} are looked at by scenarios of its own")
+    workers = [worker for worker in lab.outputs["services"]["worker"] if "default" in worker["queues"]]
+    return Executing(tuple(worker["name"] for worker in workers), sum(worker["slots"] for worker in workers))
+
+
+@pytest.fixture
+def executing_log(lab: Lab, executing: Executing) -> Callable[[], str]:
+    """`executing_log()`: what the services that run these tasks have logged since the check began."""
+    from labs.lab import log_files
+
+    files = [log_files(lab.outputs)[service] for service in executing.services]
+    starts = [file.stat().st_size for file in files]
+
+    def read() -> str:
+        return "".join(
+            file.read_bytes()[start:].decode(errors="replace") for file, start in zip(files, starts, strict=True)
+        )
+
+    return read
 
 
 @pytest.fixture(scope="session")

@@ -18,6 +18,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Protocol
 
 from labs.airflow import Airflow, AirflowError
@@ -91,6 +92,13 @@ class Services(Protocol):
 
     def addresses(self, service: str) -> list[str]:
         """The addresses of a service."""
+
+    def small_disk(self, folder: Path) -> AbstractContextManager[Callable[[], str]]:
+        """A folder on a small disk of its own meanwhile; gives a function that fills it and says so, with proof.
+
+        Raises:
+            LabError: the platform cannot do it, or something could be written to the full disk.
+        """
 
     def cut_off(self, service: str) -> AbstractContextManager[Callable[[], str]]:
         """Nothing that a service sends reaches the API server meanwhile; gives a function that says so, with proof.
@@ -221,6 +229,17 @@ class Faults:
                     fault.prove("landed", proof())
                     yield fault
                     fault.prove("still cut off at the end of the block", proof())
+            finally:
+                fault.since = time.time()
+
+    @contextmanager
+    def disk_full(self, folder: Path) -> Iterator[Callable[[], None]]:
+        """A folder on a small disk of its own while the block runs; gives what fills that disk, now or again."""
+        with self._fault(f"disk of {folder.name} full") as fault:
+            try:
+                with self._services.small_disk(folder) as fill:
+                    yield lambda: fault.prove("landed", fill())
+                    fault.prove("full until the end of the block", fill())
             finally:
                 fault.since = time.time()
 

@@ -6,6 +6,7 @@ import contextlib
 import socket
 import xmlrpc.client
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from labs import processes
 from labs.errors import LabError
 from labs.runs import TaskInstance
 from labs.waiting import until
-from scenarios import cutting
+from scenarios import cutting, filling
 from scenarios.faulting import Incarnation
 
 
@@ -129,6 +130,16 @@ class ProcessServices:
 
     def addresses(self, service: str) -> list[str]:
         return self._endpoints[service]
+
+    def forget(self, service: str) -> list[str]:
+        """Delete what a stopped service keeps on disk: one without persistence would have kept nothing."""
+        files = [file for file in (self._home / f"{service}-data").rglob("*") if file.is_file()]
+        for file in files:
+            file.unlink()
+        return [file.name for file in files]
+
+    def small_disk(self, folder: Path) -> AbstractContextManager[Callable[[], str]]:
+        return filling.small_disk(folder)
 
     @contextlib.contextmanager
     def cut_off(self, service: str) -> Iterator[Callable[[], str]]:

@@ -106,6 +106,19 @@ class Execution:
 
 
 @dataclass(frozen=True)
+class Executing:
+    """What runs a lab's tasks that name neither executor nor queue.
+
+    Attributes:
+        services: in whose logs the reports of running tasks are.
+        slots: how many of them run at once, on all services together.
+    """
+
+    services: tuple[str, ...]
+    slots: int
+
+
+@dataclass(frozen=True)
 class ProbeRun:
     """A run of a probe DAG whose tasks last until `release`.
 
@@ -139,6 +152,10 @@ class ProbeRun:
             }
             for ti in self.airflow.task_instances(self.run)
         ]
+
+    def outcome(self) -> dict[str, tuple[str | None, int, int, int]]:
+        """The same without names: task → state, tries, executions started and completed."""
+        return {task: (*rest,) for task, *rest in (row.values() for row in self.account())}
 
     def wait_for_executions(self, count: int, timeout: float = 30.0) -> list[Execution]:
         """Wait until so many executions have started."""

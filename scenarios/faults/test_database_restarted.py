@@ -23,10 +23,9 @@ from scenarios.probing import reports_fail
 pytestmark = pytest.mark.needs(executor="LocalExecutor")
 
 
-def test_running_and_queued_tasks_survive_the_restart(lab, airflow, faults, start_probe, service_log, evidence):
+def test_running_and_queued_tasks_survive_the_restart(airflow, faults, executing, executing_log, start_probe, evidence):
     """Every task is executed once, to its end: across the outage or after it."""
-    slots = int(lab.outputs["options"]["core.parallelism"])
-    said = service_log("scheduler")
+    slots, said = executing.slots, executing_log
     probe = start_probe("probe_executions")
     probe.wait_for_full_slots(slots)
 

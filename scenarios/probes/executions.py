@@ -68,6 +68,8 @@ def probe(dag_id, tasks, **limits):
 probe("probe_executions", {f"work_{number}": {} for number in range(1, 9)})
 probe("probe_retries", {"sturdy": {"retries": 1}, "fragile": {}})
 probe("probe_compute", {f"work_{number}": {"queue": "compute"} for number in range(1, 4)})
+LATER = {"retries": 1, "retry_delay": timedelta(seconds=30)}
+probe("probe_logs", {"sturdy": {"queue": "io_bound", **LATER}, "fragile": {"queue": "io_bound"}})
 probe("probe_unserved", {"work": {"queue": "nobody"}})
 probe("probe_too_large", {"work": {"pool_slots": 1000}})
 probe("probe_pool_missing", {"work": {"pool": "probe_no_such_pool"}})
@@ -78,3 +80,4 @@ probe("probe_past", {"work": {"depends_on_past": True}})
 probe("probe_patient", {"work": {"retries": 1, "retry_delay": timedelta(minutes=10)}})
 probe("probe_zone_a", {f"work_{number}": {"queue": "zone_a"} for number in (1, 2)})
 probe("probe_zone_b", {f"work_{number}": {"queue": "zone_b"} for number in (1, 2)})
+probe("probe_many", {f"work_{number}": {} for number in range(1, 25)})

@@ -150,6 +150,17 @@ EDITS: Mapping[str, tuple[str, str]] = {
     "35_07_05_multi_executor_use_cases": ("@task(executor=EDGE)", "@task"),
     # large tasks ask for no more than small ones
     "35_05_05_resource_specification": ('"large": {"slots": 2,', '"large": {"slots": 1,'),
+    # a queue without workers counts as one whose workers are busy
+    "35_08_01_debug_task_not_starting": ("    if not serving:", "    if not serving and there is None:"),
+    # the process above the task lives on
+    "35_08_03_debug_celery_workers": ("os.kill(os.getppid(), signal.SIGKILL)", "os.kill(os.getppid(), 0)"),
+    # the scheduler's lines are read in another time zone
+    "35_08_04_executor_log_analysis": ('queued = seconds(found["time"])', 'queued = seconds(found["time"]) - 3600'),
+    # the reader is sent to the worker that has the file
+    "35_08_05_common_pitfalls": (
+        '@task(queue="heavy_compute")\n    def reads_a_file(',
+        '@task(queue="io_bound")\n    def reads_a_file(',
+    ),
 }
 """By DAG: a passage of its file, and what stands there instead."""
 
@@ -239,6 +250,13 @@ def _all(*changes: Callable[[Lab], AbstractContextManager[object]]) -> Callable[
     return changed
 
 
+_IMPATIENT = {
+    "AIRFLOW__WORKERS__EXECUTION_API_RETRIES": "1",
+    "AIRFLOW__WORKERS__EXECUTION_API_TIMEOUT": "1",
+    "AIRFLOW__WORKERS__MAX_FAILED_HEARTBEATS": "1",
+}
+"""How a task's process is told to give up soon."""
+
 _LOCAL = (
     Mutation(
         "a-task-of-the-portable-dag-names-a-queue",
@@ -319,6 +337,61 @@ _CELERY = (
     ),
 )
 
+_DEBUGGING = (
+    Mutation(
+        "the-debugging-dags-no-longer-show-it",
+        {
+            "test_35_08_01": r"'nobody_takes_me': 'workers_busy'",
+            "test_35_08_03": r"does not say that \d+ died",
+            "test_35_08_04": r"'queued': -3[56]\d\d\.",
+            "test_35_08_05": r"not the error that was expected: .*'reads_a_file': ''",
+        },
+        _edits(
+            "35_08_01_debug_task_not_starting",
+            "35_08_03_debug_celery_workers",
+            "35_08_04_executor_log_analysis",
+            "35_08_05_common_pitfalls",
+        ),
+    ),
+    Mutation(
+        "the-scheduler-waits-long-for-heartbeats",
+        {
+            "test_worker_killed": r"waited 90 s for 3 tasks of probe_retries to be executed",
+            "test_worker_paused": r"waited 90 s for both tasks to be given up",
+        },
+        _environment("scheduler", {"AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT": "600"}),
+    ),
+    Mutation(
+        "a-worker-is-stopped-the-cold-way",
+        {"test_worker_stopped": r"the worker was not stopped in order"},
+        _environment("default-1", {"REMAP_SIGTERM": "SIGQUIT"}),
+    ),
+    Mutation(
+        "a-dead-scheduler-counts-as-alive",
+        {"test_scheduler_killed": r"the new scheduler to adopt all tasks; last state: adopted are \[\]"},
+        _environment("scheduler", {"AIRFLOW__SCHEDULER__SCHEDULER_HEALTH_CHECK_THRESHOLD": "600"}),
+    ),
+    Mutation(
+        "the-broker-has-no-persistence",
+        {"test_broker_restarted": r"the broker lost messages"},
+        partial(_script, "broker", r"^(exec redis-server \S+)$", r"\1 --appendonly no"),
+    ),
+    Mutation(
+        "what-was-lost-is-not-sent-again",
+        {"test_broker_restarted": r"\{'success': 2, 'failed': 6\}|\{'failed': 6, 'success': 2\}"},
+        _options({"scheduler.num_stuck_in_queued_retries": "0"}),
+    ),
+    Mutation(
+        "tasks-give-up-at-once",
+        {
+            "test_database_paused": r"tasks gave up",
+            "test_database_restarted": r"tasks gave up",
+            "test_api_server_restarted": r"tasks gave up",
+        },
+        _environment("default-1", _IMPATIENT),
+    ),
+)
+
 _MULTI = (
     Mutation(
         "a-worker-has-another-list",
@@ -375,14 +448,7 @@ _EDGE = (
     Mutation(
         "a-site-sends-nothing-again",
         {"test_edge_site_cut_off": r"waited 30 s for the tasks to end at the site; last state: 0 of 2 ended"},
-        _environment(
-            "site-a",
-            {
-                "AIRFLOW__WORKERS__EXECUTION_API_RETRIES": "1",
-                "AIRFLOW__WORKERS__EXECUTION_API_TIMEOUT": "1",
-                "AIRFLOW__WORKERS__MAX_FAILED_HEARTBEATS": "1",
-            },
-        ),
+        _environment("site-a", _IMPATIENT),
     ),
     Mutation(
         "a-new-worker-leaves-the-old-tasks-alone",
@@ -428,7 +494,7 @@ _HA = (
 
 MUTATIONS: Mapping[str, tuple[Mutation, ...]] = {
     "local": _LOCAL,
-    "celery": _CELERY,
+    "celery": (*_CELERY, *_DEBUGGING),
     "edge": _EDGE,
     "multi": _MULTI,
     "ha": _HA,

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -34,6 +35,7 @@ class Lab:
     stray: list[str] = field(default_factory=list)
     started: int = 0
     silent: bool = False
+    mounted: bool = False
     asleep: set[int] = field(default_factory=set)
 
     def states(self) -> dict[str, str]:
@@ -91,6 +93,14 @@ class Lab:
 
     def refused(self, service: str) -> list[str]:
         return [] if self.pid in self.alive else [ADDRESS]
+
+    @contextmanager
+    def small_disk(self, folder: Path) -> Iterator[Callable[[], str]]:
+        self.mounted = True
+        try:
+            yield lambda: f"{folder} is full"
+        finally:
+            self.mounted = False
 
     @contextmanager
     def cut_off(self, service: str) -> Iterator[Callable[[], str]]:
@@ -189,6 +199,20 @@ def test_a_service_is_cut_off_while_the_block_runs(lab: Lab, faults: Faults, rec
     assert not lab.silent
     proven = ["steady state", "landed", "still cut off at the end of the block", "recovered", "nothing left over"]
     assert steps(record) == proven
+
+
+def test_a_disk_is_filled_when_asked_and_is_as_before_afterwards(lab: Lab, faults: Faults, record: Any) -> None:
+    with faults.disk_full(Path("logs")) as fill:
+        assert lab.mounted
+        fill()
+    assert not lab.mounted
+    assert steps(record) == [
+        "steady state",
+        "landed",
+        "full until the end of the block",
+        "recovered",
+        "nothing left over",
+    ]
 
 
 def test_a_line_is_mended_whatever_happens_in_the_block(lab: Lab, faults: Faults, record: Any) -> None:

@@ -1,0 +1,246 @@
+"""What the seeds say of the CeleryExecutor: five questions, a scenario of scaling, and an exercise with 40 slots.
+
+Hint: the broker's list of a queue is its depth; the pool of a worker is below its main process.
+"""
+
+import socket
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import psutil
+import pytest
+
+from labs.waiting import until
+from scenarios.judge import max_concurrent, span, waits
+
+pytestmark = pytest.mark.needs(executor="CeleryExecutor", section="35.3")
+
+QUEUE = "default"
+
+RESIZE = """
+import sys
+from airflow.providers.celery.executors.celery_executor_utils import app
+method, by, worker = sys.argv[1:]
+print(getattr(app.control, method)(int(by), destination=[worker], reply=True, timeout=5))
+"""
+
+
+@contextmanager
+def larger_pool(celery, worker, by) -> Iterator[None]:
+    """A worker with so many processes more, by Celery's remote control."""
+
+    def pool():
+        return len(celery.worker(worker).children())
+
+    def resize(method, wanted):
+        told = celery.python("-c", RESIZE, method, str(by), f"{worker}@{socket.gethostname()}")
+
+        def probe():
+            return (True if pool() == wanted else None), f"it has {pool()}; {told.strip()}"
+
+        until(probe, what=f"{worker} to have {wanted} processes", timeout=30)
+
+    before = pool()
+    resize("pool_grow", before + by)
+    try:
+        yield
+    finally:
+        resize("pool_shrink", before)
+
+
+def test_all_workers_busy(airflow, celery, executing, start_probe, evidence, claim):
+    """Question 4 of seed 001: with all slots taken, new tasks are queued in Airflow and wait in the broker."""
+    idle = celery.waiting(QUEUE)[QUEUE]
+    probe = start_probe("probe_executions")
+    probe.wait_for_full_slots(executing.slots)
+    full, queued = celery.waiting(QUEUE)[QUEUE], len(airflow.task_instances(probe.run)) - executing.slots
+    second = start_probe("probe_executions")
+
+    def more():
+        now = celery.waiting(QUEUE)[QUEUE]
+        return (now if now == full + 8 else None), f"{now} wait"
+
+    fuller = until(more, what="eight more messages to wait", timeout=30)
+    probe.release()
+    second.release()
+    for each in (probe, second):
+        assert airflow.wait(each.run).state == "success"
+    numbers = {
+        "slots": executing.slots,
+        "queued in Airflow": queued,
+        "waiting in the broker, idle": idle,
+        "all slots taken": full,
+        "after eight tasks more": fuller,
+        "in the end": celery.waiting(QUEUE)[QUEUE],
+    }
+    evidence("depth of the queue", numbers)
+    assert set(probe.outcome().values()) == set(second.outcome().values()) == {("success", 1, 1, 1)}
+    waiting = full - idle == queued > 0 and numbers["in the end"] == idle
+    claim(
+        "Message broker: holds tasks in queues; workers pull tasks from this queue (all workers busy: they wait there)",
+        "seed 001",
+        "holds" if waiting else "wrong",
+        numbers,
+    )
+
+
+def test_no_broker(airflow, faults, executing, start_probe, evidence, claim):
+    """Question 1 of seed 001: without its broker no task reaches a worker, although all workers are idle."""
+    with faults.stopped("broker"):
+        probe = start_probe("probe_executions", {"seconds": 0})
+        deadline = time.time() + 15
+        until(
+            lambda: (True if time.time() > deadline else None, "waiting"),
+            what="15 s to pass without a broker",
+            timeout=20,
+        )
+        without = len(probe.executions())
+        states = {ti.state for ti in airflow.task_instances(probe.run)}
+    run = airflow.wait(probe.run)
+    numbers = {
+        "idle slots": executing.slots,
+        "tasks executed in 15 s without the broker": without,
+        "their states": sorted(str(state) for state in states),
+        "executed once it was back": len(probe.executions()),
+        "the run then ended as": run.state,
+    }
+    evidence("without a broker", numbers)
+    claim("Must-have: a message broker (RabbitMQ or Redis)", "seed 001", "holds" if without == 0 else "wrong", numbers)
+
+
+def test_isolation(airflow, celery, executing, start_probe, evidence, claim):
+    """Question 3 of seed 001: tasks of a worker are processes of their own, of one user on one machine."""
+    probe = start_probe("probe_executions")
+    running = [psutil.Process(each.pid) for each in probe.wait_for_full_slots(executing.slots)]
+    (worker,) = executing.services
+    main = celery.worker(worker)
+    rows = [
+        {
+            "task process": process.pid,
+            "pool process": process.ppid(),
+            "worker": psutil.Process(process.ppid()).ppid(),
+            "user": process.uids().real,
+            "mounts": str(Path(f"/proc/{process.pid}/ns/mnt").readlink()),
+        }
+        for process in running
+    ]
+    evidence("processes of tasks that run at once", rows)
+    numbers = {
+        "tasks at once": len(rows),
+        "task processes": len({row["task process"] for row in rows}),
+        "pool processes": len({row["pool process"] for row in rows}),
+        "workers": len({row["worker"] for row in rows}),
+        "users": len({row["user"] for row in rows}),
+        "file systems": len({row["mounts"] for row in rows}),
+    }
+    assert {row["worker"] for row in rows} == {main.pid}
+    apart = numbers["task processes"] == numbers["pool processes"] == numbers["tasks at once"] > 1
+    shared = numbers["users"] == numbers["file systems"] == 1
+    verdict = "holds" if apart and shared else "wrong"
+    claim("CeleryExecutor: not as isolated as KubernetesExecutor", "seed 001", verdict, numbers)
+
+
+def test_workers_report_to_the_database(lab, celery, executing, start_probe, evidence, claim):
+    """Seed 001: status goes to the metadata database. Since Airflow 3 it goes to the API server."""
+    probe = start_probe("probe_executions")
+    running = probe.wait_for_full_slots(executing.slots)
+    (worker,) = executing.services
+    database = lab.outputs["services"]["metadata-database"][0]["endpoints"]["sql"]
+    supervisors = [psutil.Process(psutil.Process(each.pid).ppid()) for each in running]
+    to = [f"{c.raddr.ip}:{c.raddr.port}" for each in supervisors for c in each.net_connections("tcp") if c.raddr]
+    own = [c for each in running for c in psutil.Process(each.pid).net_connections("tcp") if c.raddr]
+    numbers = {
+        "tasks running": len(running),
+        "connections of their supervisors": dict(
+            Counter("database" if address == database else "other" for address in to)
+        ),
+        "connections of the tasks themselves": len(own),
+        "worker has the database's URL": "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN" in celery.worker(worker).environ(),
+        "worker has the result backend's": "AIRFLOW__CELERY__RESULT_BACKEND" in celery.worker(worker).environ(),
+    }
+    evidence("connections while tasks run", numbers)
+    verdict = "holds" if numbers["worker has the database's URL"] else "outdated"
+    claim("Workers report back the status to the Airflow metadata database", "seed 001", verdict, numbers)
+
+
+def test_a_worker_with_other_packages(airflow, start_probe, evidence, claim):
+    """Question 5 of seed 001: a worker that lacks a package of the DAG's cannot run its tasks; others can."""
+    probe = start_probe("probe_elsewhere")
+
+    def seen():
+        found = {ti.task_id: ti for ti in airflow.task_instances(probe.run)}
+        there, lacking = found["has_it"], found["lacks_it"]
+        log = airflow.log(lacking, 1) if lacking.try_number and lacking.started else ""
+        told = "Dag not found during start up" in log or "only_elsewhere" in log
+        return (
+            (found, log) if there.state == "success" and told else None
+        ), f"{there.state}, {lacking.state}: {log[-300:]}"
+
+    found, log = until(seen, what="one task to succeed, and the other to say what it lacks", timeout=60)
+    lines = [line for line in log.splitlines() if "not found" in line or "only_elsewhere" in line]
+    numbers = {
+        "with the package": found["has_it"].state,
+        "without": found["lacks_it"].state or "none",
+        "its log": lines[0] if lines else "",
+    }
+    evidence("one DAG on two workers", numbers)
+    claim(
+        "All workers must have the same Python dependencies and DAG files",
+        "seed 001",
+        "wrong" if numbers["without"] == "success" else "holds",
+        numbers,
+    )
+
+
+def test_forty_slots(lab, airflow, celery, executing, start_probe, evidence, claim):
+    """Seed 003's "200 queued, 40 slots", to scale: more slots, and a parallelism that lets them be used."""
+    (worker,) = executing.services
+    rows = []
+
+    def measured(what, slots, parallelism):
+        probe = start_probe("probe_many", {"seconds": 1})
+        depth = []
+        run = airflow.wait(probe.run, 240, watch=lambda _: depth.append(celery.waiting(QUEUE)[QUEUE]))
+        instances = airflow.task_instances(run)
+        assert run.state == "success"
+        rows.append(
+            {
+                "what": what,
+                "slots": slots,
+                "[core] parallelism": parallelism,
+                "tasks": len(instances),
+                "at once, at most": max_concurrent(instances),
+                "seconds": round(span(instances), 1),
+                "waiting in the broker, at most": max(depth),
+                "longest wait (s)": round(max(waits(instances)), 1),
+            }
+        )
+        evidence(what, rows[-1])
+        return rows[-1]
+
+    few, many = executing.slots, 2 * executing.slots
+    first = measured("as it is", few, 32)
+    with larger_pool(celery, worker, executing.slots):
+        second = measured("twice the slots", many, 32)
+        with lab.reconfigured({"core.parallelism": str(few)}):
+            third = measured("twice the slots, parallelism as before", many, few)
+    more = second["at once, at most"] > first["at once, at most"] and second["seconds"] < first["seconds"]
+    capped = third["at once, at most"] <= few < second["at once, at most"]
+    summary = {row["what"]: f"{row['at once, at most']} at once, {row['seconds']} s" for row in rows}
+    source = "seed 003"
+    claim(
+        "200 tasks wait for 40 slots: add more workers (or increase worker_concurrency) so more tasks run at once",
+        source,
+        "holds" if more else "wrong",
+        summary,
+    )
+    claim(
+        "200 tasks wait for 40 slots: raise [core] parallelism if it is lower, so that workers use them all",
+        source,
+        "holds" if capped else "wrong",
+        summary,
+    )
+    claim("Scalability: add more workers to handle more tasks", "seed 001", "holds" if more else "wrong", summary)
