@@ -16,16 +16,18 @@ from scenarios.faulting import late_fails
 from scenarios.judge import states
 from scenarios.probing import reports_fail
 
-pytestmark = pytest.mark.needs(executor="LocalExecutor")
+pytestmark = pytest.mark.needs(executor=("LocalExecutor", "CeleryExecutor"))
 
 
-def test_running_and_queued_tasks_survive_the_restart(airflow, faults, executing, executing_log, start_probe, evidence):
+def test_running_and_queued_tasks_survive_the_restart(
+    lab, airflow, faults, executing, executing_log, start_probe, evidence
+):
     """Every task is executed once, to its end: across the outage or after it."""
     slots, said = executing.slots, executing_log
     probe = start_probe("probe_executions")
     probe.wait_for_full_slots(slots)
 
-    with faults.stopped("api-server") as fault:
+    with faults.stopped(*(server["name"] for server in lab.outputs["services"]["api-server"])) as fault:
         noticed = reports_fail(said, slots) - fault.at
         alive = probe.going_on()
         assert len(alive) == slots, f"{len(alive)} of {slots} tasks go on while the API server is away"
