@@ -191,7 +191,8 @@ def test_a_full_disk_is_named_and_nothing_stays(name: str) -> None:
         )
         assert done.returncode == 1
         assert "MiB of free disk and needs" in sentence(done)
-        assert not (root / ".lab").exists()
+        # with the Pulumi CLI on the PATH, its file backend is there
+        assert {path.name for path in (root / ".lab").glob("*")} <= {"pulumi"}
     finally:
         processes.end_all(str(disk / "checkout" / ".lab" / name / "run"))
         subprocess.run(["umount", "--lazy", str(disk)], check=True)
