@@ -5,17 +5,19 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from datetime import datetime, timedelta, timezone
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from labs.runs import Run, TaskInstance
+from scenarios.claims import test_celery_executor as celery_executor
 from scenarios.claims import test_configuration_keys as configuration_keys
 from scenarios.claims import test_dispatch as dispatch
 from scenarios.claims import test_local_executor as local_executor
 from scenarios.claims import test_retired_executors as retired_executors
 from scenarios.dispatching import EightTasks, Look, executor_events, queued_tasks
-from scenarios.probing import Execution
+from scenarios.probing import Executing, Execution
 from scenarios.seeds import EXECUTORS, OPTIONS
 
 RUN = Run("probe_executions", "lab__2026-11-21T08:57:21__431c7bc2", "success")
@@ -213,3 +215,41 @@ def test_sla(judged: Judged) -> None:
     check = configuration_keys.test_sla_misses
     assert set(judged(check, installed={"sla": ""}).values()) == {"holds"}
     assert set(judged(check, installed={"sla": "The SLA feature is removed"}).values()) == {"outdated"}
+
+
+def test_where_tasks_wait_when_all_workers_are_busy(judged: Judged) -> None:
+    def found(*depths: int) -> set[str]:
+        left = list(depths)
+        outcome = {"work_1": ("success", 1, 1, 1)}
+        probe = SimpleNamespace(
+            run=RUN, wait_for_full_slots=lambda slots: [], release=lambda: None, outcome=lambda: outcome
+        )
+        verdicts = judged(
+            celery_executor.test_all_workers_busy,
+            airflow=SimpleNamespace(task_instances=lambda run: [None] * 8, wait=lambda run: RUN),
+            celery=SimpleNamespace(waiting=lambda name: {name: left.pop(0)}),
+            executing=Executing(("default-1",), 2),
+            start_probe=lambda dag_id: probe,
+        )
+        return set(verdicts.values())
+
+    assert found(0, 6, 14, 0) == {"holds"}
+    assert found(0, 4, 12, 0) == {"wrong"}
+    assert found(0, 6, 14, 2) == {"wrong"}
+
+
+def test_what_a_worker_without_the_package_does(judged: Judged) -> None:
+    def found(lacking: str) -> set[str]:
+        instances = [
+            replace(instance(1, "success"), task_id="has_it"),
+            replace(instance(2, lacking), task_id="lacks_it"),
+        ]
+        verdicts = judged(
+            celery_executor.test_a_worker_with_other_packages,
+            airflow=SimpleNamespace(task_instances=lambda run: instances, log=lambda ti, number: "no only_elsewhere"),
+            start_probe=lambda dag_id: SimpleNamespace(run=RUN),
+        )
+        return set(verdicts.values())
+
+    assert found("up_for_reschedule") == {"holds"}
+    assert found("success") == {"wrong"}
