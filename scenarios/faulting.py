@@ -180,9 +180,9 @@ class Faults:
             self._clean(fault)
             yield fault
 
-    def stopped(self, *services: str) -> AbstractContextManager[Fault]:
-        """Services that are stopped in order while the block runs, and started again at its end: a restart."""
-        return self._down("stopped", services, self._services.stop)
+    def stopped(self, service: str) -> AbstractContextManager[Fault]:
+        """A service that is stopped in order while the block runs, and started again at its end: a restart."""
+        return self._down("stopped", [service], self._services.stop)
 
     def lost(self, *services: str) -> AbstractContextManager[Fault]:
         """Services that are killed with all their processes, as if a machine had died; back at the end of the block."""

@@ -23,11 +23,13 @@ def test_running_and_queued_tasks_survive_the_restart(
     lab, airflow, faults, executing, executing_log, start_probe, evidence
 ):
     """Every task is executed once, to its end: across the outage or after it."""
+    if len(lab.outputs["services"]["api-server"]) > 1:
+        pytest.skip("needs a lab with one API server; with several, see test_one_api_server_lost")
     slots, said = executing.slots, executing_log
     probe = start_probe("probe_executions")
     probe.wait_for_full_slots(slots)
 
-    with faults.stopped(*(server["name"] for server in lab.outputs["services"]["api-server"])) as fault:
+    with faults.stopped("api-server") as fault:
         noticed = reports_fail(said, slots) - fault.at
         alive = probe.going_on()
         assert len(alive) == slots, f"{len(alive)} of {slots} tasks go on while the API server is away"
