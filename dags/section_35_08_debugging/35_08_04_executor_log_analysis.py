@@ -60,6 +60,8 @@ PATTERNS = {
 }
 """Pattern → the kind of failure."""
 
+WORK = ["quick", "slow", "fails_once"]
+
 STEPS = ["queued", "received", "started", "ended", "heard"]
 
 
@@ -82,6 +84,34 @@ def task_logs(ti):
         name = f"{file.parent.name.removeprefix('task_id=')} {file.stem}"
         found[name] = [json.loads(line) for line in file.read_text().splitlines() if line.startswith("{")]
     return found
+
+
+def ways(params, run_id):
+    """The way of each task's first try through the logs of scheduler and workers, of those whose end was heard."""
+    rows, messages, heard = {}, {}, {}
+    for service, lines in service_logs(params).items():
+        queued, received = None, {}
+        for line in lines:
+            if found := re.match(QUEUED, line):
+                queued = seconds(found["time"])
+            elif (found := re.match(INSTANCE, line)) and queued and found["run"] == run_id:
+                rows[found["ti"]] = {"task": found["task"], "queued": queued}
+            elif not line.startswith("\t"):
+                queued = None
+            if found := re.match(RECEIVED, line):
+                received[found["message"]] = seconds(found["time"])
+            elif (found := re.match(STARTED, line)) and f"run_id='{run_id}'" in line and found["message"] in received:
+                about = {"worker": service, "message": found["message"], "received": received[found["message"]]}
+                messages[found["message"]] = {"ti": found["ti"], **about, "started": seconds(found["time"])}
+            elif (found := re.match(ENDED, line)) and found["message"] in messages:
+                messages[found["message"]]["ended"] = seconds(found["time"])
+            elif (found := re.match(HEARD, line)) and found["run"] == run_id:
+                heard[found["task"]] = seconds(found["time"])
+    for each in messages.values():
+        rows.get(each.pop("ti"), {}).update(each)
+    for row in rows.values():
+        row |= {"heard": heard[row["task"]]} if row["task"] in heard else {}
+    return [row for row in rows.values() if all(step in row for step in STEPS)]
 
 
 @dag(
@@ -119,31 +149,10 @@ def executor_log_analysis():
 
     @task
     def correlate(params=None, ti=None):
-        """The way of each task's first try through the logs of scheduler and workers."""
-        rows, messages, heard = {}, {}, {}
-        for service, lines in service_logs(params).items():
-            queued, received = None, {}
-            for line in lines:
-                if found := re.match(QUEUED, line):
-                    queued = seconds(found["time"])
-                elif (found := re.match(INSTANCE, line)) and queued and found["run"] == ti.run_id:
-                    rows[found["ti"]] = {"task": found["task"], "queued": queued}
-                elif not line.startswith("\t"):
-                    queued = None
-                if found := re.match(RECEIVED, line):
-                    received[found["message"]] = seconds(found["time"])
-                elif (found := re.match(STARTED, line)) and f"run_id='{ti.run_id}'" in line:
-                    about = {"worker": service, "message": found["message"], "received": received[found["message"]]}
-                    messages[found["message"]] = {"ti": found["ti"], **about, "started": seconds(found["time"])}
-                elif (found := re.match(ENDED, line)) and found["message"] in messages:
-                    messages[found["message"]]["ended"] = seconds(found["time"])
-                elif (found := re.match(HEARD, line)) and found["run"] == ti.run_id:
-                    heard[found["task"]] = seconds(found["time"])
-        for each in messages.values():
-            rows.get(each.pop("ti"), {}).update(each)
-        for row in rows.values():
-            row |= {"heard": heard[row["task"]]} if row["task"] in heard else {}
-        done = [row for row in rows.values() if all(step in row for step in STEPS)]
+        """The way of each task's first try; the last one's end may still be unheard when this begins."""
+        deadline = time.monotonic() + 30
+        while len(done := ways(params, ti.run_id)) < len(WORK) and time.monotonic() < deadline:
+            time.sleep(0.5)
         for row in sorted(done, key=lambda row: row["queued"]):
             gaps = [row[after] - row[before] for before, after in pairwise(STEPS)]
             log.info("%-11s on %-10s message %s", row["task"], row["worker"], row["message"])
