@@ -8,7 +8,6 @@ from typing import Any
 
 import pulumi
 
-from components.airflow import HEALTH
 from components.platforms.base import Health, Platform, Port, ServiceSpec, digest
 
 HTTP = Port("load-balancer", "http", 8080)
@@ -30,7 +29,7 @@ class LoadBalancerArgs:
 
 
 class LoadBalancer(pulumi.ComponentResource):
-    """HAProxy: requests go to the API servers in turn, and only to those that are healthy.
+    """HAProxy: requests go to the API servers in turn, and only to those that answer.
 
     Attributes:
         facts: name, host, endpoints and log.
@@ -69,7 +68,8 @@ class LoadBalancer(pulumi.ComponentResource):
 def _settings(bind: str, servers: dict[str, str]) -> str:
     """The text of haproxy.cfg.
 
-    A request that an API server did not take is sent to the next one; one that it took is not sent twice.
+    A request that an API server did not take is sent to the next one; one that it took is not sent twice. What is asked
+    for its health needs no database: one that is away is no reason to take all servers away.
     """
     lines = [f"    server {name} {address}" for name, address in servers.items()]
     return f"""\
@@ -89,7 +89,7 @@ frontend api
     default_backend api-servers
 backend api-servers
     balance roundrobin
-    option httpchk GET {HEALTH}
+    option httpchk GET /api/v2/version
     http-check expect status 200
     timeout check 5s
     default-server check inter 2s fall 2 rise 1

@@ -212,7 +212,10 @@ class Airflow:
 
     def health(self) -> dict[str, ComponentHealth]:
         """One look at `metadatabase`, `scheduler`, `triggerer` and `dag_processor`; not repeated."""
-        answer = self._sent(MonitorApi(self.client).get_health, {})
+        try:
+            answer = self._sent(MonitorApi(self.client).get_health, {})
+        except ApiException as error:  # of a load balancer without a server: the API server itself answers 200
+            raise self._refusal("get_health", error) from error
         names = ("metadatabase", "scheduler", "triggerer", "dag_processor")
         parts = {name: getattr(answer, name) for name in names}
         return {

@@ -207,6 +207,13 @@ def test_what_a_server_may_have_seen_is_sent_to_the_next_only_by_who_repeats_it(
     assert airflow.run(RUN).state == "success"
 
 
+def test_a_load_balancer_without_a_server_is_no_answer_of_airflow(serve: Callable[..., Server]) -> None:
+    server = serve(answers={"GET /api/v2/monitor/health": [(503, "no server is available")]})
+    with pytest.raises(AirflowError, match="answered 503 to get_health") as refused:
+        client(server).health()
+    assert refused.value.transient
+
+
 def test_a_request_without_an_answer_ends(serve: Callable[..., Server], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "HTTP_TIMEOUT", (0.2, 0.2))
     server = serve(hang=threading.Event())

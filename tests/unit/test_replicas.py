@@ -106,7 +106,7 @@ def test_the_load_balancer_knows_every_server_and_asks_for_its_health() -> None:
     text = load_balancer._settings("127.0.0.1:1", {"api-server-1": "127.0.0.1:2", "api-server-2": "127.0.0.1:3"})
     for line in ("bind 127.0.0.1:1", "server api-server-1 127.0.0.1:2", "server api-server-2 127.0.0.1:3"):
         assert f"    {line}\n" in text
-    assert "option httpchk GET /api/v2/monitor/health" in text
+    assert "option httpchk GET /api/v2/version" in text
 
 
 def test_the_pool_has_sessions_for_the_driver_that_needs_them() -> None:
