@@ -70,7 +70,8 @@ def test_what_a_site_is_given(configured, sites, evidence):
     assert set(told["settings"]) == settings | derived
     assert told["heartbeat"] == int(given["AIRFLOW__EDGE__HEARTBEAT_INTERVAL"])
     assert told["poll"] == int(given["AIRFLOW__EDGE__JOB_POLL_INTERVAL"])
-    assert given["AIRFLOW_HOME"] in sites.log(configured.one("worker"), "asks for work")
+    log = configured.log("worker")
+    assert given["AIRFLOW_HOME"] in log and "asks for work" in log
 
 
 def test_the_api_server_has_the_edge_api(configured, lab, evidence):
@@ -99,11 +100,11 @@ def test_only_signed_requests_get_in(configured, airflow, lab, evidence):
     assert all(status in (401, 403, 422) for status in [*answers.values(), *outside.values()])
 
 
-def test_the_secret_is_not_told(configured, sites, lab, airflow, evidence):
+def test_the_secret_is_not_told(configured, sites, lab, evidence):
     """The secret with which the sites sign stands in no log, no command line, and no file that others can read."""
     secret = sites.worker("site-a").environ()["AIRFLOW__API_AUTH__JWT_SECRET"]
     logs = {name: path.read_text(errors="replace") for name, path in log_files(lab.outputs).items()}
-    logs |= {ti.task_id: airflow.log(ti) for ti in configured.instances}
+    logs |= {ti.task_id: configured.log(ti.task_id) for ti in configured.instances}
     lines = {f"command line of {p.pid}": " ".join(p.cmdline()) for name in sites.all() for p in sites.processes(name)}
     telling = [where for where, text in {**logs, **lines}.items() if secret in text]
     home = Path(sites.worker("site-a").environ()["AIRFLOW_HOME"])
@@ -115,8 +116,9 @@ def test_the_secret_is_not_told(configured, sites, lab, airflow, evidence):
     assert not telling, f"the secret stands in {', '.join(telling)}"
 
 
-def test_a_worker_with_another_secret_is_refused(sites, airflow, evidence):
-    """A worker that signs with another secret ends at once and says why; no other site takes notice."""
+def test_a_worker_with_another_secret_is_refused(sites, airflow, service_log, evidence):
+    """A worker that signs with another secret ends at once, the API server and it say why; no site takes notice."""
+    answered = service_log("api-server")
     before = {name: sites.worker(name).pid for name in sites.all()}
     with tempfile.TemporaryDirectory() as folder:
         give(Path(folder), sites.worker("site-b").uids().real)
@@ -127,8 +129,11 @@ def test_a_worker_with_another_secret_is_refused(sites, airflow, evidence):
             AIRFLOW__API_AUTH__JWT_SECRET="x" * 64,
         )
     said = [line for line in (ended.stdout + ended.stderr).splitlines() if "403" in line]
+    refused = [line for line in answered().splitlines() if "site-x" in line and "status_code=403" in line]
     evidence("the worker", {"exit code": ended.returncode, "said": said[-1:]})
+    evidence("the API server", refused[-1:])
     assert ended.returncode != 0
     assert said, f"it did not say that it was refused:\n{ended.stdout}{ended.stderr}"
+    assert refused, "the API server did not log that it refused it"
     assert {name: sites.worker(name).pid for name in sites.all()} == before, "the refused worker left something behind"
     assert airflow.health()["scheduler"].status == "healthy"

@@ -13,6 +13,7 @@ from airflow_client.client import VariableApi
 from labs import processes
 from labs.airflow import AirflowError
 from labs.paths import run_directory
+from scenarios.observing import Observation
 from scenarios.sites import own_users
 
 pytestmark = pytest.mark.needs(executor="EdgeExecutor")
@@ -53,28 +54,29 @@ def isolated(airflow, sites, lab, requests_since, timeline):
     timeline(run)
     ended = airflow.wait(run, watch=watch)
     assert ended.state == "success", airflow.explain(run)
-    return {"instances": {ti.task_id: ti for ti in airflow.task_instances(run)}, "requests": requests(), **seen}
+    return {"run": Observation(airflow, run, airflow.task_instances(run), ()), "requests": requests(), **seen}
 
 
 @pytest.fixture(scope="module")
-def told(isolated, airflow):
+def told(isolated):
     """What each task returned."""
-    return {task_id: airflow.xcom(ti) for task_id, ti in isolated["instances"].items()}
+    return {ti.task_id: isolated["run"].xcom(ti.task_id) for ti in isolated["run"].instances}
 
 
-def test_airflow_refuses_its_models_to_tasks(isolated, told, sites, evidence):
+def test_airflow_refuses_its_models_to_tasks(isolated, told, evidence):
     """A task that opens a database session gets Airflow's error, and finds a placeholder for the address."""
     answer = told["use_models"]["answer"]
     evidence("the task was told", told["use_models"])
     assert answer.startswith("RuntimeError: Direct database access via the ORM is not allowed")
     assert told["use_models"]["address"] == "airflow-db-not-allowed:///"
-    assert answer in sites.log(isolated["instances"]["use_models"], "Connections that this process had")
+    log = isolated["run"].log("use_models")
+    assert answer in log and "Connections that this process had" in log
 
 
 def test_no_process_at_a_site_knows_the_database(isolated, lab, evidence):
     """Workers, supervisors and tasks were all started without the database's address, and without its password."""
     (database,) = lab.outputs["services"]["metadata-database"][0]["endpoints"].values()
-    ti = isolated["instances"]["use_models"]
+    ti = isolated["run"].one("use_models")
     telling = {  # names only: no value of an environment may get into a report
         pid: sorted(name for name, value in environment.items() if database in value or "postgres" in value)
         for pid, environment in isolated["environments"].items()

@@ -91,7 +91,7 @@ def test_heavy_and_isolated_are_pods(selected, evidence):
 
 def test_the_isolated_task_has_another_home(selected, sites, evidence):
     """The site runs it as the site's own user, in the site's own home: what its worker has."""
-    worker, log = sites.worker("site-a"), sites.log(selected.one("isolated"), "AIRFLOW_HOME")
+    worker, log = sites.worker("site-a"), selected.log("isolated")
     home, user = worker.environ()["AIRFLOW_HOME"], worker.uids().real
     evidence("the site", {"user": user, "home": home})
     assert f"user id {user}, AIRFLOW_HOME {home}" in log
