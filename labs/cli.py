@@ -315,6 +315,18 @@ def open_(name: Existing) -> None:
 
 
 @app.command()
+def compare(
+    names: Annotated[list[str], typer.Argument(metavar="LAB LAB...", help="Labs that were verified, up or not.")],
+    section: Annotated[str | None, typer.Option(help="One section only, such as 35.5.")] = None,
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="Write an HTML page there, too.")] = None,
+) -> None:
+    """Put the last `verify` of several labs side by side: verdicts, and whether DAGs computed the same."""
+    from labs.verify import compare_labs
+
+    raise typer.Exit(compare_labs(names, section, output))
+
+
+@app.command()
 def doctor(as_json: Json = False) -> None:
     """Say what this machine can run, and what to do about the rest."""
     from labs.doctor import examine

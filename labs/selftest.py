@@ -17,7 +17,7 @@ from labs.errors import ExitCode, LabError
 from labs.lab import Lab
 from labs.paths import PROJECT_ROOT
 from labs.results import Results
-from labs.verify import report_directory, verify_lab
+from labs.verify import compare_labs, report_directory, verify_lab
 from stacks.catalogue import LABS
 
 SUITES = ("tests/unit", "tests/engine", "tests/lab")
@@ -45,13 +45,15 @@ def run_tests(everything: bool, arguments: Sequence[str]) -> int:
 
 
 def verify_platform(platform: str) -> int:
-    """Bring each lab of a platform up, run its scenarios, take it down; ends with a table.
+    """Bring each lab of a platform up, run its scenarios, take it down; ends with tables.
 
     Returns:
-        An exit code: 0 when every lab came up and all that applies to it is proven; of several others, the first.
+        An exit code: 0 when every lab came up, all that applies to it is proven, and the portable DAGs computed the
+        same on all of them; of several others, the first.
     """
     table = Table("lab", *PHASES, *VERDICTS, box=None, header_style="bold")
     codes: list[int] = []
+    verified: list[str] = []
     begun = time.monotonic()
     for target in (lab.name for lab in LABS.values() if platform in lab.platforms):
         lab = Lab.request(target, name=f"test-{target}", platform=platform)
@@ -64,6 +66,7 @@ def verify_platform(platform: str) -> int:
                 codes.append(verify_lab(lab.name))
             results = Results.load(report_directory(lab.name) / "results.json")
             counts.update(result.verdict for result in results.results)
+            verified.append(lab.name)
         except LabError as error:
             err.print(f"[red]{lab.name}:[/] {escape(str(error))}", soft_wrap=True)
             codes.append(error.exit_code)
@@ -74,6 +77,8 @@ def verify_platform(platform: str) -> int:
         table.add_row(target, *cells, *(str(counts[verdict]) for verdict in VERDICTS))
         if codes[-1] == ExitCode.INTERRUPTED:
             break
+    if len(verified) > 1:
+        codes.append(compare_labs(verified, "35.5"))
     out.print(table)
     out.print(f"all labs of the platform {platform}: {duration(time.monotonic() - begun)}")
     return next(filter(None, codes), ExitCode.OK)

@@ -10,11 +10,15 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
+from rich.markup import escape
+from rich.table import Table
+
+from labs.comparison import compare
 from labs.console import err, out, plural
 from labs.errors import ExitCode, LabError
 from labs.lab import Lab
 from labs.paths import CHECKOUT, PROJECT_ROOT, cache_root, make_private
-from labs.report import write_report
+from labs.report import comparison_page, write_report
 from labs.results import Results
 
 SCENARIOS = PROJECT_ROOT / "scenarios"
@@ -89,6 +93,47 @@ def _run(command: Sequence[str], quiet: bool) -> int:
                 return scenarios.wait()
             except KeyboardInterrupt:
                 scenarios.send_signal(signal.SIGTERM)
+
+
+MARKS = {
+    "passed": "[green]✓[/]",
+    "failed": "[red]✗[/]",
+    "unknown": "[yellow]?[/]",
+    "not applicable": "[dim]–[/]",
+}
+
+
+def compare_labs(names: Sequence[str], section: str | None = None, output: Path | None = None) -> int:
+    """Print the last verification of several labs side by side: for each scenario its checks that passed, of all.
+
+    Args:
+        section: only that section's scenarios.
+        output: an HTML file to write, too.
+
+    Returns:
+        An exit code: 1 when a DAG computed something else on one of the labs than on another, otherwise 0.
+
+    Raises:
+        LabError: one of them was never verified.
+    """
+    labs = {name: Results.load(report_directory(name) / "results.json") for name in names}
+    rows = compare(labs, section)
+    table = Table("scenario", *names, "result", box=None, header_style="bold")
+    for row in rows:
+        cells = [
+            "{} {} of {}".format(MARKS[row.verdicts[name]], *row.counts[name]) if name in row.counts else ""
+            for name in names
+        ]
+        table.add_row(row.name, *cells, {None: "", True: "the same", False: "[red]differs[/]"}[row.same])
+    out.print(table)
+    different = [row for row in rows if row.same is False]
+    for row in different:
+        found = "; ".join(f"{name}: {value}" for name, value in row.results.items())
+        out.print(f"[red]{row.name} computed[/] {escape(found)}", soft_wrap=True)
+    if output is not None:
+        output.write_text(comparison_page(labs, rows), encoding="utf-8")
+        out.print(f"comparison: {output}", soft_wrap=True)
+    return ExitCode.FAILED if different else ExitCode.OK
 
 
 def rewrite_report(name: str, output: Path | None) -> tuple[Path, Path]:

@@ -132,7 +132,10 @@ def service_log(lab: Lab) -> Callable[..., Callable[[], str]]:
 
 @pytest.fixture
 def evidence(request: pytest.FixtureRequest) -> Callable[[str, Any], None]:
-    """`evidence(label, value)`: record what a judgement rests on: a value, a mapping, or rows as mappings."""
+    """`evidence(label, value)`: record what a judgement rests on: a value, a mapping, or rows as mappings.
+
+    What is labelled `labs.comparison.RESULT` is the same on every lab; `compare` shows whether it is.
+    """
     findings = request.node.stash[FINDINGS]
     return lambda label, value: findings.evidence.append((label, plain(value)))
 

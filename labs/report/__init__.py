@@ -1,5 +1,6 @@
-"""The report of a verification: one HTML file that needs nothing else, and JUnit XML beside it."""
+"""Reports that need nothing else: the HTML file of a verification, JUnit XML beside it, and that of a comparison."""
 
+from labs.report.comparison import comparison_page
 from labs.report.writer import write_report
 
-__all__ = ["write_report"]
+__all__ = ["comparison_page", "write_report"]

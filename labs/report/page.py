@@ -34,19 +34,19 @@ SEPARATE_RUNS = 4
 
 def page(outputs: Mapping[str, Any], results: Results) -> str:
     """The whole document; it loads nothing and runs no script."""
-    title = f"Lab {results.lab}: {_headline(results)}"
-    body = el(
-        "body",
-        el(
-            "main",
-            _header(outputs, results),
-            _summary(results),
-            _figure("Topology", topology(outputs), "Who runs in this lab and who talks to whom."),
-            *_sections(results),
-            _sources(results),
-            el("footer", f"Made from {len(results.results)} results of lab {results.lab}. ", _again(results)),
-        ),
+    return document(
+        f"Lab {results.lab}: {_headline(results)}",
+        _header(outputs, results),
+        _summary(results),
+        _figure("Topology", topology(outputs), "Who runs in this lab and who talks to whom."),
+        *_sections(results),
+        _sources(results),
+        el("footer", f"Made from {len(results.results)} results of lab {results.lab}. ", _again(results)),
     )
+
+
+def document(title: str, *content: Element | None) -> str:
+    """A whole document around its content."""
     head = el(
         "head",
         el("meta", charset="utf-8"),
@@ -57,7 +57,7 @@ def page(outputs: Mapping[str, Any], results: Results) -> str:
         el("title", title),
         el("style", Path(__file__).with_name("style.css").read_text(encoding="utf-8")),
     )
-    return "<!doctype html>\n" + html(el("html", head, body, lang="en"))
+    return "<!doctype html>\n" + html(el("html", head, el("body", el("main", *content)), lang="en"))
 
 
 # -- the whole
@@ -157,7 +157,7 @@ def _section(title: Sequence[Element | str | None], checks: Sequence[Result], fi
 
 def _scenario(title: str, dag: str, checks: Sequence[Result]) -> Element:
     file = el("code", f"{dag}.py", class_="file") if dag else None
-    return el("div", el("h3", el("span", *_prose(title)), file), *(_check(r) for r in checks), class_="scenario")
+    return el("div", el("h3", el("span", *prose(title)), file), *(_check(r) for r in checks), class_="scenario")
 
 
 def _tally(checks: Sequence[Result]) -> Element:
@@ -181,7 +181,8 @@ def _duration(seconds: float) -> str:
 # -- one check
 
 
-def _chip(verdict: str) -> Element:
+def chip(verdict: str) -> Element:
+    """A verdict with its mark."""
     mark, hue = MARKS[verdict]
     return el("span", el("span", mark, class_="disc", aria_hidden="true"), verdict, class_=f"chip {hue}")
 
@@ -191,8 +192,8 @@ def _check(result: Result) -> Element:
         "details",
         el(
             "summary",
-            _chip(result.verdict),
-            el("span", *_prose(result.check)),
+            chip(result.verdict),
+            el("span", *prose(result.check)),
             el("span", _duration(result.seconds) if result.seconds >= 0.5 else "", class_="took"),
         ),
         el("div", *_behind(result), class_="behind"),
@@ -206,11 +207,11 @@ def _behind(result: Result) -> Iterator[Element]:
         if rest:
             yield el("pre", rest)
     if result.hint and result.verdict in ("failed", "unknown"):
-        yield el("p", el("strong", "Hint: "), *_prose(result.hint), class_="hint")
+        yield el("p", el("strong", "Hint: "), *prose(result.hint), class_="hint")
     if result.evidence:
         yield _pairs(result.evidence, "evidence")
     for claim in result.claims:
-        yield el("p", _chip(claim.verdict), el("q", claim.statement), f" {claim.source}", class_="said")
+        yield el("p", chip(claim.verdict), el("q", claim.statement), f" {claim.source}", class_="said")
     for caption, instances in _runs(result.runs):
         drawing = timeline(instances)
         if drawing is not None:
@@ -240,7 +241,7 @@ def _states(instances: Sequence[TaskInstance]) -> str:
 # -- values
 
 
-def _prose(text: str) -> Iterator[Element | str]:
+def prose(text: str) -> Iterator[Element | str]:
     """Text with what stands between backquotes as code."""
     for position, part in enumerate(text.split("`")):
         yield el("code", part) if position % 2 else part
@@ -250,7 +251,7 @@ def _value(value: Any) -> Element:
     if isinstance(value, Mapping) and value:
         return _pairs(list(value.items()))
     if isinstance(value, list) and value and all(isinstance(row, Mapping) for row in value):
-        return _rows(value)
+        return rows(value)
     if isinstance(value, list):
         return el("span", ", ".join(_scalar(v) for v in value) or "none")
     text = _scalar(value)
@@ -258,13 +259,14 @@ def _value(value: Any) -> Element:
 
 
 def _pairs(pairs: Sequence[tuple[str, Any]], class_: str | None = None) -> Element:
-    rows = (el("tr", el("th", str(name), scope="row"), el("td", _value(value))) for name, value in pairs)
-    return el("table", el("tbody", *rows), class_=class_)
+    lines = (el("tr", el("th", str(name), scope="row"), el("td", _value(value))) for name, value in pairs)
+    return el("table", el("tbody", *lines), class_=class_)
 
 
-def _rows(rows: Sequence[Mapping[str, Any]]) -> Element:
-    names = list(dict.fromkeys(name for row in rows for name in row))
-    numeric = {n for n in names if all(isinstance(row.get(n), (int, float)) for row in rows)}
+def rows(found: Sequence[Mapping[str, Any]]) -> Element:
+    """A table of mappings, with a column for each key."""
+    names = list(dict.fromkeys(name for row in found for name in row))
+    numeric = {n for n in names if all(isinstance(row.get(n), (int, float)) for row in found)}
     table = el(
         "table",
         el("thead", el("tr", *(el("th", n, scope="col", class_="n" if n in numeric else None) for n in names))),
@@ -272,12 +274,12 @@ def _rows(rows: Sequence[Mapping[str, Any]]) -> Element:
             "tbody",
             *(
                 el("tr", *(el("td", _value(row.get(n, "")), class_="n" if n in numeric else None) for n in names))
-                for row in rows[:MOST_ROWS]
+                for row in found[:MOST_ROWS]
             ),
         ),
     )
-    if len(rows) > MOST_ROWS:
-        table.append(el("caption", f"and {len(rows) - MOST_ROWS} more rows, in the results file"))
+    if len(found) > MOST_ROWS:
+        table.append(el("caption", f"and {len(found) - MOST_ROWS} more rows, in the results file"))
     return table
 
 
@@ -309,7 +311,7 @@ def _claim(claim: Claim) -> Element:
     numbers = [el("span", f"{k}: ", el("strong", _scalar(v))) for k, v in claim.numbers.items()]
     return el(
         "tr",
-        el("td", _chip(claim.verdict)),
+        el("td", chip(claim.verdict)),
         el("td", claim.statement),
         el("td", claim.source),
         el("td", claim.version),

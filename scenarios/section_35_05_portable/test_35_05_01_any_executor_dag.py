@@ -5,6 +5,8 @@ Hint: `total` gets the data and a path; only the data is of use on another machi
 
 import pytest
 
+from labs.comparison import RESULT
+
 READINGS = {"north": 3, "south": 4, "west": 5}
 TASKS = ["scratch", "total", "announce", "audit"]
 
@@ -19,6 +21,7 @@ def test_data_goes_by_xcom(habits, evidence):
     """The total is right, computed by another task than the one that read the data."""
     found, total = habits.xcom("scratch")["readings"], habits.xcom("total")
     evidence("XComs", {"scratch": found, "total": total, "announce": habits.xcom("announce")})
+    evidence(RESULT, habits.xcom("announce"))
     assert found == READINGS
     assert total["total"] == sum(READINGS.values()), f"the total is {total['total']}, not {sum(READINGS.values())}"
     assert habits.xcom("announce") == f"total: {sum(READINGS.values())}"

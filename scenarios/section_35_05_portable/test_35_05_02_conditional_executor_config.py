@@ -5,6 +5,8 @@ Hint: `executor_config` is decided when the file is parsed, from `[core] executo
 
 import pytest
 
+from labs.comparison import RESULT
+
 
 @pytest.fixture(scope="module")
 def run(run_dag):
@@ -42,5 +44,5 @@ def test_the_config_is_applied_only_where_it_is_read(run, names, evidence):
 def test_the_results_do_not_depend_on_it(run, evidence):
     """Without a pod of its size the task does the same work: both results are the ones computed here."""
     results = run.xcom("report")["results"]
-    evidence("results", results)
+    evidence(RESULT, results)
     assert results == [sum(range(1_000)), sum(range(1_000_000))]

@@ -5,6 +5,7 @@ Hint: the log of `compare` has the result of each layer.
 
 import pytest
 
+from labs.comparison import RESULT
 from stacks.catalogue import LABS
 
 ORDERS = {"1001": 301.27, "1002": 433.21, "1003": 502.22}
@@ -37,6 +38,7 @@ def test_the_real_executor_gives_the_same(layers, lab, evidence):
     """The same logic as a task of this lab's executor gives the total computed here."""
     found, computed = layers.xcom("integration"), round(sum(ORDERS.values()), 2)
     evidence("total", {"executors": lab.executors, "by the task": found, "computed here": computed})
+    evidence(RESULT, found)
     assert found == computed == TOTAL, f"the real executor's total is {found}, not {TOTAL}"
     assert layers.xcom("compare")["total"] == TOTAL
     assert f"mock executor: {TOTAL}, real executor: {TOTAL}" in layers.log("compare")

@@ -5,6 +5,7 @@ Hint: `airflow variables get queue_map` shows whether the Variable overrides the
 
 import pytest
 
+from labs.comparison import RESULT
 from scenarios.changing import variable, wait_for_queue
 
 DAG = "35_05_04_queue_abstraction"
@@ -33,6 +34,7 @@ def test_tasks_know_only_the_logical_queue(routed, evidence):
     """What a task was given is the kind of work; it found its physical queue at run time, and logged it."""
     found = {kind: routed.xcom(kind) for kind in KINDS}
     evidence("tasks", list(found.values()))
+    evidence(RESULT, {kind: given["logical"] for kind, given in found.items()})
     for kind in KINDS:
         assert found[kind]["logical"] == kind
         queue = routed.one(kind).queue

@@ -5,6 +5,7 @@ Hint: on LocalExecutor a large task takes two slots of `default_pool`; *Pool slo
 
 import pytest
 
+from labs.comparison import RESULT
 from scenarios.changing import pool_slots
 from scenarios.judge import max_concurrent, overlap
 
@@ -25,6 +26,7 @@ def test_each_size_becomes_what_the_executor_understands(sized, executor, eviden
         for task, ti in details.items()
     }
     evidence("tasks", [{"task": task, **got} for task, got in found.items()])
+    evidence(RESULT, {task: sized.xcom(task)["size"] for task in found})
     usual = {"pool slots": 1, "queue": "default", "pod": False}
     small, large = {
         "KubernetesExecutor": (usual | {"pod": True}, usual | {"pod": True}),

@@ -1,0 +1,66 @@
+"""The HTML page of a comparison: a table of verdicts, scenario × lab, and below it what differs, and why."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from itertools import groupby
+
+from labs.comparison import Row
+from labs.report.markup import Element, el
+from labs.report.page import MARKS, chip, document, prose, rows
+from labs.results import Results
+from stacks.catalogue import SECTIONS
+
+
+def comparison_page(labs: Mapping[str, Results], found: Sequence[Row]) -> str:
+    """The whole document; it loads nothing and runs no script."""
+    title = f"Labs side by side: {', '.join(labs)}"
+    return document(
+        title,
+        el(
+            "header",
+            el("p", "Airflow executor labs", class_="kicker"),
+            el("h1", ", ".join(labs)),
+            el(
+                "dl",
+                *(
+                    el("div", el("dt", name), el("dd", f"{results.started:%-d %B %Y, %H:%M}"))
+                    for name, results in labs.items()
+                ),
+                class_="facts",
+            ),
+        ),
+        *(_section(list(labs), section, list(each)) for section, each in groupby(found, key=lambda row: row.section)),
+    )
+
+
+def _section(labs: Sequence[str], section: str, found: Sequence[Row]) -> Element:
+    head = ("Scenario", *labs, "Result")
+    table = el(
+        "table",
+        el("thead", el("tr", *(el("th", name, scope="col") for name in head))),
+        el("tbody", *(_row(labs, row) for row in found)),
+        class_="comparison",
+    )
+    reasons = [
+        {"Scenario": row.name, "Check": check, "Lab": lab, "Verdict": verdict, "Why": why}
+        for row in found
+        for check, lab, verdict, why in row.reasons
+    ]
+    why = el("details", el("summary", "What differs, and why"), rows(reasons)) if reasons else None
+    title = SECTIONS[section].title if section else "Claims and faults"
+    return el("section", el("h2", el("span", section, class_="number") if section else None, title), table, why)
+
+
+def _row(labs: Sequence[str], row: Row) -> Element:
+    hue, said = {
+        None: ("none", ""),
+        True: (MARKS["passed"][1], "the same"),
+        False: (MARKS["failed"][1], f"differs: {dict(row.results)}"),
+    }[row.same]
+    return el(
+        "tr",
+        el("th", *prose(row.title), el("br"), el("code", row.name), scope="row"),
+        *(el("td", chip(row.verdicts[lab]) if lab in row.verdicts else None) for lab in labs),
+        el("td", said, class_=hue),
+    )
