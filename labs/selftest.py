@@ -1,30 +1,30 @@
-"""`test`: the project's own tests, the last of them on a real lab; or all scenarios of all labs, one lab by one."""
+"""`test`: the project's own tests, the last of them on a real lab; or all scenarios of all labs."""
 
 from __future__ import annotations
 
-import contextlib
+import os
 import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 from rich.markup import escape
 from rich.table import Table
 
-from labs.console import duration, err, out, watching
-from labs.errors import ExitCode, LabError
-from labs.lab import Lab
-from labs.paths import PROJECT_ROOT
-from labs.results import Results
-from labs.verify import compare_labs, report_directory, verify_lab
+from labs.console import duration, err, out
+from labs.errors import ExitCode
+from labs.paths import PROJECT_ROOT, lab_directory
+from labs.results import Results, Verdict
+from labs.verify import compare_labs, report_directory
 from stacks.catalogue import LABS
 
 SUITES = ("tests/unit", "tests/engine", "tests/lab")
 
 PHASES = ("up", "verify", "down")
 
-VERDICTS = ("passed", "failed", "unknown", "not applicable")
+VERDICTS: tuple[Verdict, ...] = ("passed", "failed", "unknown", "not applicable")
 
 
 def run_tests(everything: bool, arguments: Sequence[str]) -> int:
@@ -45,38 +45,23 @@ def run_tests(everything: bool, arguments: Sequence[str]) -> int:
 
 
 def verify_platform(platform: str) -> int:
-    """Bring each lab of a platform up, run its scenarios, take it down; ends with tables.
+    """Bring each lab of a platform up, run its scenarios, take it down, as many labs at once as there are CPUs.
 
     Returns:
         An exit code: 0 when every lab came up, all that applies to it is proven, and the portable DAGs computed the
         same on all of them; of several others, the first.
     """
-    table = Table("lab", *PHASES, *VERDICTS, box=None, header_style="bold")
-    codes: list[int] = []
-    verified: list[str] = []
+    targets = [lab.name for lab in LABS.values() if platform in lab.platforms]
     begun = time.monotonic()
-    for target in (lab.name for lab in LABS.values() if platform in lab.platforms):
-        lab = Lab.request(target, name=f"test-{target}", platform=platform)
-        spent: dict[str, str] = {}
-        counts: Counter[str] = Counter()
-        try:
-            with _timed("up", spent), watching(f"lab {lab.name}") as watch:
-                lab.up(watch)
-            with _timed("verify", spent):
-                codes.append(verify_lab(lab.name))
-            results = Results.load(report_directory(lab.name) / "results.json")
-            counts.update(result.verdict for result in results.results)
-            verified.append(lab.name)
-        except LabError as error:
-            err.print(f"[red]{lab.name}:[/] {escape(str(error))}", soft_wrap=True)
-            codes.append(error.exit_code)
-        finally:
-            with _timed("down", spent):
-                lab.down()
-        cells = [spent.get(phase, "–") for phase in PHASES]
+    with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
+        tried = list(pool.map(lambda target: _verify(target, platform), reversed(targets)))[::-1]
+    table = Table("lab", *PHASES, *VERDICTS, box=None, header_style="bold")
+    for target, (_, spent, results) in zip(targets, tried, strict=True):
+        counts = Counter(result.verdict for result in (results.results if results else ()))
+        cells = [duration(spent[phase]) if phase in spent else "–" for phase in PHASES]
         table.add_row(target, *cells, *(str(counts[verdict]) for verdict in VERDICTS))
-        if codes[-1] == ExitCode.INTERRUPTED:
-            break
+    codes = [code for code, *_ in tried]
+    verified = [_name(target) for target, (_, _, results) in zip(targets, tried, strict=True) if results]
     if len(verified) > 1:
         codes.append(compare_labs(verified, "35.5"))
     out.print(table)
@@ -84,8 +69,30 @@ def verify_platform(platform: str) -> int:
     return next(filter(None, codes), ExitCode.OK)
 
 
-@contextlib.contextmanager
-def _timed(phase: str, spent: dict[str, str]) -> Iterator[None]:
-    begun = time.monotonic()
-    yield
-    spent[phase] = duration(time.monotonic() - begun)
+def _name(target: str) -> str:
+    return f"test-{target}"
+
+
+def _verify(target: str, platform: str) -> tuple[int, dict[str, float], Results | None]:
+    """One lab from up to down, by commands of their own: the exit code, seconds by phase, and what was found."""
+    name = _name(target)
+    spent: dict[str, float] = {}
+
+    def phase(*arguments: str) -> int:
+        begun = time.monotonic()
+        command = [sys.executable, "-m", "labs", *arguments]
+        done = subprocess.run(command, cwd=PROJECT_ROOT, capture_output=True, text=True, check=False)
+        spent[arguments[0]] = time.monotonic() - begun
+        said = f"{arguments[0]} {name}: {duration(spent[arguments[0]])}"
+        if done.returncode:
+            said = f"[red]{said}, exit code {done.returncode}[/]\n{escape(done.stdout + done.stderr)}"
+        err.print(said, soft_wrap=True)
+        return done.returncode
+
+    code = phase("up", target, "--name", name, "--platform", platform, "--quiet")
+    try:
+        code = code or phase("verify", name)
+    finally:
+        down = phase("down", name, "--quiet") if lab_directory(name).exists() else ExitCode.OK
+    record = report_directory(name) / "results.json"
+    return code or down, spent, Results.load(record) if "verify" in spent and record.exists() else None
