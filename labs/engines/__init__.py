@@ -27,6 +27,7 @@ def select(name: str, project_root: Path) -> Engine:
         from labs.engines.pulumi_cli import PulumiEngine
 
         return PulumiEngine(project_root)
+    from labs.engines import docker
     from labs.engines.embedded import EmbeddedEngine
 
-    return EmbeddedEngine()
+    return EmbeddedEngine(docker.PROVIDERS)

@@ -1,0 +1,1 @@
+"""The docker platform: services are containers on a network of the lab's own."""

@@ -1,0 +1,55 @@
+"""The Docker daemon of this machine, or one sentence that says why there is none to use."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import datetime, timezone
+from typing import Any
+
+import docker
+from docker.errors import DockerException
+
+from labs.errors import LabError
+
+OWNER = "airflow-executor-labs.lab-directory"
+"""Label of every container, network and volume of a lab: the lab's directory."""
+
+LEAST_API = (1, 41)
+"""API of Docker 20.10, the oldest release that the labs are run on."""
+
+TIMEOUT = 120
+"""Seconds without a sign of the daemon until a request has failed."""
+
+
+def started(container: Any) -> datetime:
+    """When a container's present run began, to the second."""
+    text = str(container.attrs["State"]["StartedAt"])
+    return datetime.fromisoformat(text[:19]).replace(tzinfo=timezone.utc)
+
+
+@contextmanager
+def daemon(timeout: float = TIMEOUT) -> Iterator[Any]:
+    """A client of the daemon that `DOCKER_HOST`, or else the default socket, leads to.
+
+    Raises:
+        LabError: no daemon answers, it refuses this user, or it is too old.
+    """
+    try:
+        client = docker.from_env(timeout=timeout)
+        version = str(client.version()["ApiVersion"])
+    except DockerException as error:
+        if "permission denied" in str(error).lower():
+            raise LabError(
+                "the Docker daemon does not let this user in; add the user to the group docker and log in again"
+            ) from error
+        raise LabError(
+            "no Docker daemon answers; install Docker and start it, or use `--platform process`, which needs none"
+        ) from error
+    if tuple(map(int, version.split("."))) < LEAST_API:
+        client.close()
+        raise LabError(f"the Docker daemon speaks API {version}; the labs need 1.41 (Docker 20.10) or newer")
+    try:
+        yield client
+    finally:
+        client.close()
