@@ -1,0 +1,8 @@
+# Redis from Debian.
+ARG BASE
+FROM ${BASE}
+ARG DEBIAN_FRONTEND=noninteractive
+RUN apt-get update -qq && apt-get install -qq --no-install-recommends redis-server >/dev/null && \
+    rm -rf /var/lib/apt/lists/* /var/cache/apt/* /var/log/*
+ENV PATH=/usr/local/bin:/usr/bin:/usr/sbin:/bin
+USER 50000:0

@@ -1,0 +1,198 @@
+"""Container images of the labs, built from Debian and Python packages alone: no image registry is needed.
+
+Each image has a recipe in `images/`. Its tag is a hash over everything the recipe reads, so an image that is there
+is the right one, and one that is not there is built.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import platform
+import re
+import shutil
+import ssl
+import subprocess
+import tempfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import filelock
+from docker.errors import APIError, BuildError, ImageNotFound
+
+from labs.cache import IMAGES, artefact
+from labs.daemon import daemon
+from labs.errors import LabError, UsageError, nearest
+from labs.paths import PROJECT_ROOT, cache_root, make_private
+
+REPOSITORY = "airflow-executor-labs"
+"""What the names of all images begin with."""
+
+SUITE = "bookworm"
+"""The Debian release; `images/airflow.lock` has wheels for its Python."""
+
+BASE = (
+    "--variant=minbase",
+    "--include=ca-certificates",
+    "--dpkgopt=path-exclude=/usr/share/doc/*",
+    "--dpkgopt=path-exclude=/usr/share/man/*",
+    "--dpkgopt=path-exclude=/usr/share/info/*",
+    "--dpkgopt=path-exclude=/usr/share/locale/*",
+    # the user of all services, as in Airflow's own image
+    '--customize-hook=chroot "$1" useradd --uid 50000 --gid 0 --no-create-home --home-dir /tmp airflow',
+)
+"""How mmdebstrap makes the base of every image. https://manpages.debian.org/bookworm/mmdebstrap/mmdebstrap.1"""
+
+RECIPES: Mapping[str, tuple[str, ...]] = {
+    "airflow": ("airflow.dockerfile", "airflow.lock"),
+    "postgres": ("postgres.dockerfile", "postgres-entrypoint.sh"),
+    "redis": ("redis.dockerfile",),
+    "pgbouncer": ("pgbouncer.dockerfile",),
+    "haproxy": ("haproxy.dockerfile",),
+}
+"""Files of `images/` by image, the recipe first."""
+
+STAGE = f"{REPOSITORY}.stage"
+"""Label of what a recipe only builds with."""
+
+PATIENCE = 900
+"""Seconds that a step of a build may take without a word."""
+
+Tell = Callable[[str], None]
+"""Takes a line on what is being done."""
+
+
+def _silent(_line: str) -> None:
+    """Tell nobody."""
+
+
+def _hash(*parts: str | bytes) -> str:
+    digest = hashlib.sha256(platform.machine().encode())
+    for part in parts:
+        digest.update(part.encode() if isinstance(part, str) else part)
+    return digest.hexdigest()[:16]
+
+
+def _base() -> str:
+    return f"{REPOSITORY}/base:{_hash(SUITE, *BASE)}"
+
+
+def reference(image: str) -> str:
+    """Name and tag of an image as this checkout has it.
+
+    Raises:
+        UsageError: there is no recipe for it.
+    """
+    if image not in RECIPES:
+        raise UsageError(f"there is no image {image!r}: {nearest(image, RECIPES)}use {', '.join(RECIPES)}")
+    files = [(IMAGES / file).read_bytes() for file in RECIPES[image]]
+    return f"{REPOSITORY}/{image}:{_hash(_base(), *files, _installer())}"
+
+
+def size(client: Any, name: str) -> int | None:
+    """Bytes of an image, unpacked; None where it is not."""
+    try:
+        return int(client.images.get(name).attrs["Size"])
+    except ImageNotFound:
+        return None
+
+
+def present(name: str) -> bool:
+    """Whether the daemon has the image of that name and tag."""
+    with daemon() as client:
+        return size(client, name) is not None
+
+
+def sizes() -> dict[str, tuple[str, int | None]]:
+    """Name and tag, and bytes where it is there, of every image."""
+    with daemon() as client:
+        return {image: (reference(image), size(client, reference(image))) for image in RECIPES}
+
+
+def build(image: str, tell: Tell = _silent) -> str:
+    """The image's name and tag; built when it is not there, once, whoever else asks for it meanwhile.
+
+    Raises:
+        LabError: no daemon, no registry of packages, no room; the sentence ends with what the build said last.
+    """
+    name = reference(image)
+    with daemon(timeout=PATIENCE) as client:
+        if size(client, name) is None:
+            with _only_one(image):
+                if size(client, name) is None:
+                    _build(client, image, name, _base_image(client, tell), tell)
+    return name
+
+
+def _only_one(what: str) -> filelock.BaseFileLock:
+    return filelock.FileLock(make_private(cache_root(), 0o755) / f"image-{what}.lock", timeout=1800)
+
+
+def _base_image(client: Any, tell: Tell) -> str:
+    name = _base()
+    with _only_one("base"):
+        if size(client, name) is None:
+            archive = artefact("debian", name.rpartition(":")[2], lambda folder: _debian(folder, tell)) / "base.tar"
+            repository, _, tag = name.partition(":")
+            client.api.import_image_from_file(str(archive), repository=repository, tag=tag)
+    return name
+
+
+def _debian(folder: Path, tell: Tell) -> None:
+    if shutil.which("mmdebstrap") is None:
+        raise LabError("there is no mmdebstrap, which makes the base of the images; install the package mmdebstrap")
+    tell(f"base: Debian {SUITE}")
+    command = ["mmdebstrap", "--quiet", *BASE, SUITE, str(folder / "base.tar")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd="/")
+    if done.returncode:
+        raise LabError(f"mmdebstrap could not make a Debian {SUITE}: {_last(done.stderr.splitlines())}")
+
+
+def _installer() -> str:
+    """The lines of `requirements.lock` that pin uv, which installs the packages of an image."""
+    found = re.search(r"^uv==.*?[^\\]\n", (PROJECT_ROOT / "requirements.lock").read_text(), re.DOTALL | re.MULTILINE)
+    assert found
+    return found[0]
+
+
+def _build(client: Any, image: str, name: str, base: str, tell: Tell) -> None:
+    tell(f"{image}: building")
+    with tempfile.TemporaryDirectory(prefix="airflow-lab-") as folder:
+        context = Path(folder)
+        for file in RECIPES[image]:
+            shutil.copy(IMAGES / file, context)
+        (context / "uv.lock").write_text(_installer())
+        (context / "certificates.pem").write_bytes(_trusted())
+        arguments = {"BASE": base}
+        if index := os.environ.get("PIP_INDEX_URL"):
+            arguments["PIP_INDEX_URL"] = index
+        try:
+            client.images.build(
+                path=folder, dockerfile=RECIPES[image][0], tag=name, buildargs=arguments, rm=True, forcerm=True
+            )
+        except BuildError as error:
+            raise LabError(
+                f"the image {image} could not be built: {_last(_lines(error.build_log)) or error.msg}; check that the "
+                "package registries are reachable and the disk is not full, and run the command again"
+            ) from error
+        except APIError as error:
+            raise LabError(f"the image {image} could not be built: {error.explanation or error}") from error
+        finally:
+            client.images.prune(filters={"dangling": True, "label": STAGE})
+
+
+def _trusted() -> bytes:
+    """The certificates that this machine trusts: its network's registries may be behind a proxy with one of its own."""
+    paths = ssl.get_default_verify_paths()
+    file = Path(os.environ.get("PIP_CERT") or os.environ.get(paths.openssl_cafile_env) or paths.cafile or "")
+    return file.read_bytes() if file.is_file() else b""
+
+
+def _lines(log: Any) -> list[str]:
+    return [line for entry in log for line in str(entry.get("stream") or entry.get("error") or "").splitlines()]
+
+
+def _last(lines: list[str]) -> str:
+    said = [line.strip() for line in lines if line.strip()]
+    return "; ".join(said[-3:])
