@@ -15,7 +15,7 @@ from components.secrets import LabSecrets
 from labs.cache import IMAGES
 from labs.errors import UsageError
 
-API = Port("api-server", "http", 8080)
+API = Port("api-server", "http", 8080, public=True)
 
 HEALTH = "/api/v2/monitor/health"
 """https://airflow.apache.org/docs/apache-airflow/stable/administration-and-deployment/logging-monitoring/check-health.html"""
@@ -141,8 +141,13 @@ class Airflow:
 
     @property
     def api_url(self) -> pulumi.Output[str]:
-        """Where the UI, the REST API and the task execution API answer."""
+        """Where the other components find the API server."""
         return pulumi.Output.concat("http://", self.platform.endpoint(self.api).address)
+
+    @property
+    def public_url(self) -> pulumi.Output[str]:
+        """Where people find the UI and the REST API."""
+        return pulumi.Output.concat("http://", self.platform.endpoint(self.api).outside)
 
     @property
     def volumes(self) -> list[Volume]:
@@ -156,7 +161,7 @@ class Airflow:
             "AIRFLOW__CORE__DAGS_FOLDER": self.dags.path,
             "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_PASSWORDS_FILE": self.passwords.path,
             "AIRFLOW__CORE__EXECUTION_API_SERVER_URL": pulumi.Output.concat(self.api_url, "/execution/"),
-            "AIRFLOW__API__BASE_URL": self.api_url,
+            "AIRFLOW__API__BASE_URL": self.public_url,
         }
         if self.uses("EdgeExecutor"):
             settings |= {

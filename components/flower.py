@@ -10,7 +10,7 @@ import pulumi
 from components.airflow import Airflow
 from components.platforms.base import Health, Port, ServiceSpec
 
-HTTP = Port("flower", "http", 5555)
+HTTP = Port("flower", "http", 5555, public=True)
 
 
 @dataclass(frozen=True)

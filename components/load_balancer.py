@@ -10,7 +10,7 @@ import pulumi
 
 from components.platforms.base import Health, Platform, Port, ServiceSpec, digest
 
-HTTP = Port("load-balancer", "http", 8080)
+HTTP = Port("load-balancer", "http", 8080, public=True)
 
 
 @dataclass(frozen=True)

@@ -35,18 +35,21 @@ class MigrationJob(pulumi.ComponentResource):
 
     def __init__(self, name: str, args: MigrationJobArgs, opts: pulumi.ResourceOptions | None = None) -> None:
         super().__init__("labs:airflow:MigrationJob", name, {}, opts)
+        child = pulumi.ResourceOptions(parent=self)
+        script = args.airflow.platform.volume(f"{name}-script", [IMAGES / "migrate.py"], child)
         self.resource = args.airflow.platform.job(
             name,
             JobSpec(
                 role="migration",
                 image="airflow",
-                command=["python", str(IMAGES / "migrate.py")],
+                command=["python", pulumi.Output.concat(script.path, "/migrate.py")],
                 environment={
                     **args.airflow.environment("migration"),
                     "AIRFLOW_LAB_FINGERPRINT": args.after.apply(lambda _: fingerprint(IMAGES / "airflow.lock")),
                 },
                 secrets=args.airflow.secret_environment("migration"),
+                volumes=[*args.airflow.volumes, script],
             ),
-            pulumi.ResourceOptions(parent=self),
+            child,
         )
         self.register_outputs({})

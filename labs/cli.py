@@ -22,6 +22,7 @@ import yaml
 from rich.markup import escape
 from rich.table import Table
 
+from labs import images_cli
 from labs.console import duration, err, is_change, out, plural, watching
 from labs.engines import pulumi_home
 from labs.errors import ExitCode, LabError, UsageError
@@ -45,7 +46,7 @@ Name = Annotated[
     str | None, typer.Option(help="Name of this instance; several labs of one kind can live side by side.")
 ]
 EngineName = Annotated[str, typer.Option("--engine", help="auto, embedded, or pulumi (the Pulumi CLI).")]
-PlatformName = Annotated[str | None, typer.Option("--platform", help="Where services run: process.")]
+PlatformName = Annotated[str | None, typer.Option("--platform", help="Where services run: process or docker.")]
 ApiPort = Annotated[int | None, typer.Option("--port", help="Port of the API server; a free one otherwise.")]
 DatabaseUrl = Annotated[
     str | None,
@@ -192,6 +193,10 @@ def up(
     as_json: Json = False,
 ) -> None:
     """Bring a lab up, or bring a running one to what is asked for."""
+    if verify:
+        from labs.verify import check_verifiable
+
+        check_verifiable(lab.asked_platform)
     with watching(f"lab {lab.name} on {lab.engine.name} engine", quiet) as watch:
         lab = lab.up(watch, keep=keep)
     if as_json:
@@ -254,11 +259,16 @@ def status(name: Existing, as_json: Json = False) -> None:
     """Show the lab's services, addresses and memory."""
     from dataclasses import asdict
 
-    from components.platforms.process.inspection import inspect
-    from labs.paths import run_directory
-
     lab = Lab.of(name)
-    states = inspect(run_directory(lab.name), list(log_files(lab.outputs)))
+    if lab.platform == "docker":
+        from components.platforms.docker import inspection
+
+        states = inspection.inspect([(name, str(log)) for name, log in log_files(lab.outputs).items()])
+    else:
+        from components.platforms.process.inspection import inspect
+        from labs.paths import run_directory
+
+        states = inspect(run_directory(lab.name), list(log_files(lab.outputs)))
     if as_json:
         _print_json(
             {
@@ -297,11 +307,17 @@ def logs(
     lines: Annotated[int, typer.Option("--lines", "-n", min=0, help="How many of the last lines.")] = 30,
 ) -> None:
     """Show the logs of the lab's services."""
-    files = log_files(Lab.of(name).outputs)
+    lab = Lab.of(name)
+    files = log_files(lab.outputs)
     if service is not None and service not in files:
         raise UsageError(f"there is no service {service!r} in {name}: choose {', '.join(files)}")
     chosen = [str(path) for replica, path in files.items() if service in (None, replica)]
     sys.stdout.flush()
+    if lab.platform == "docker":
+        from components.platforms.docker.inspection import show_logs
+
+        show_logs(chosen, lines, follow)
+        return
     os.execvp("tail", ["tail", "-n", str(lines), *(["-F"] if follow else []), *chosen])
 
 
@@ -371,6 +387,8 @@ def test(
 
     raise typer.Exit(verify_platform("process") if all_process else run_tests(everything, context.args))
 
+
+app.add_typer(images_cli.app, name="images")
 
 bench = typer.Typer(help="Measure against peers.", no_args_is_help=True)
 app.add_typer(bench, name="bench")

@@ -14,6 +14,7 @@ from typing import Literal
 
 import psutil
 
+from labs.daemon import daemon
 from labs.errors import LabError
 from labs.paths import PORTS, cache_root, make_private, state_root
 from stacks.catalogue import LABS
@@ -95,13 +96,20 @@ def _tools() -> Iterable[Finding]:
         )
     )
     yield Finding("process platform", "ok", "supervisord, servers from wheels")
-    daemon = _version(["docker", "version", "--format", "{{.Server.Version}}"])
-    yield Finding(
-        "docker",
-        "ok" if daemon else "missing",
-        daemon or "no daemon answers",
-        "no lab uses it yet",
-    )
+    yield _docker()
+
+
+def _docker() -> Finding:
+    try:
+        with daemon() as client:
+            version = str(client.version()["Version"])
+    except LabError as error:
+        return Finding("docker platform", "missing", "no usable daemon", str(error))
+    if shutil.which("mmdebstrap") is None:
+        return Finding(
+            "docker platform", "missing", version, "install the package mmdebstrap, which begins every image"
+        )
+    return Finding("docker platform", "ok", f"{version}; images are built here from packages", "")
 
 
 def _redis() -> Finding:

@@ -154,6 +154,11 @@ class Lab:
         return str(self.outputs["platform"])
 
     @property
+    def asked_platform(self) -> str:
+        """The platform of the next `up`."""
+        return self.stack.config.get(_key("platform"), "process")
+
+    @property
     def options(self) -> dict[str, str]:
         """The Airflow options that the user set, by `section.key`."""
         return dict(json.loads(self.stack.config.get(_key("options"), "{}")))
@@ -163,6 +168,11 @@ class Lab:
 
         A first `up` that fails takes away what it made, unless `keep`; a later one leaves what was there.
         """
+        if self.asked_platform == "docker":
+            from labs.daemon import daemon
+
+            with daemon():  # or nothing is touched
+                pass
         fresh = self._claim()
         try:
             self.engine.up(self.stack, watch)
@@ -208,6 +218,10 @@ class Lab:
         with processes.going_down():
             self.engine.down(self.stack, watch)
         processes.end_all(str(home))
+        if self.asked_platform == "docker":
+            from components.platforms.docker.inspection import remove_all
+
+            remove_all(str(home))
         shutil.rmtree(lab_directory(self.name), ignore_errors=True)
         with contextlib.suppress(OSError):
             lab_directory(self.name).parent.rmdir()

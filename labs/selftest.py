@@ -20,7 +20,7 @@ from labs.results import Results, Verdict
 from labs.verify import compare_labs, report_directory
 from stacks.catalogue import LABS
 
-SUITES = ("tests/unit", "tests/engine", "tests/lab")
+SUITES = ("tests/unit", "tests/engine", "tests/containers", "tests/lab")
 
 PHASES = ("up", "verify", "down")
 

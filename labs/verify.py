@@ -15,7 +15,7 @@ from rich.table import Table
 
 from labs.comparison import compare
 from labs.console import err, out, plural
-from labs.errors import ExitCode, LabError
+from labs.errors import ExitCode, LabError, UsageError
 from labs.lab import Lab
 from labs.paths import CHECKOUT, PROJECT_ROOT, cache_root, make_private
 from labs.report import comparison_page, write_report
@@ -37,6 +37,19 @@ def scenario_paths(sections: Sequence[str], section: str | None) -> list[Path]:
     return folders if section else [*folders, SCENARIOS / "claims", SCENARIOS / "faults"]
 
 
+def check_verifiable(platform: str) -> None:
+    """Check that the scenarios can look at a lab of that platform.
+
+    Raises:
+        UsageError: they cannot.
+    """
+    if platform != "process":
+        raise UsageError(
+            f"the scenarios look at processes of this machine and cannot judge a lab on the platform {platform} yet: "
+            "verify it on the platform process"
+        )
+
+
 def verify_lab(
     name: str,
     *,
@@ -56,6 +69,7 @@ def verify_lab(
         An exit code: 0 when all that applies is proven, 1 when something failed, 3 when something is unknown.
     """
     lab = Lab.of(name)
+    check_verifiable(lab.platform)
     directory = report_directory(name)
     record = directory / "results.json"
     record.unlink(missing_ok=True)

@@ -15,7 +15,14 @@ from stacks.catalogue import check_runnable, find_lab
 from stacks.configuration import SHAPE, check_extras, configured
 from stacks.topology import Settings, build
 
-PLATFORMS: Mapping[str, Callable[[Path], Platform]] = {"process": ProcessPlatform}
+
+def _docker(home: Path) -> Platform:
+    from components.platforms.docker.platform import DockerPlatform  # pulumi-docker takes a while to import
+
+    return DockerPlatform(home)
+
+
+PLATFORMS: Mapping[str, Callable[[Path], Platform]] = {"process": ProcessPlatform, "docker": _docker}
 
 
 def main() -> None:

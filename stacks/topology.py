@@ -78,11 +78,13 @@ def build(lab: Lab, platform: Platform, settings: Settings) -> dict[str, pulumi.
         "passwords.json",
         secrets.admin_password.apply(lambda password: json.dumps({"admin": password})),
         pulumi.ResourceOptions(),
+        writable=True,  # Airflow locks it, and would add users that it misses
     )
     broker = Broker("broker", BrokerArgs(platform, secrets.broker_password)) if lab.workers else None
     pool = PgBouncer("pgbouncer", PgBouncerArgs(platform, secrets.database_password)) if pooled else None
     entrance = replace(HTTP if balanced else API, wanted=settings.api_port)
-    api_servers = [replace(API, service=name) for name in replica_names(API.service, lab.count("api-server"))]
+    names = replica_names(API.service, lab.count("api-server"))
+    api_servers = [replace(API, service=name, public=not balanced) for name in names]
     if not balanced:
         entrance = api_servers[0] = replace(api_servers[0], wanted=settings.api_port)
     airflow = Airflow(
@@ -139,8 +141,8 @@ def build(lab: Lab, platform: Platform, settings: Settings) -> dict[str, pulumi.
         "executors": list(lab.executors),
         "sections": list(lab.sections),
         "airflow_version": version(),
-        "api_url": airflow.api_url,
-        "other_api_urls": [each.api_url for each in entrances[1:]],
+        "api_url": airflow.public_url,
+        "other_api_urls": [each.public_url for each in entrances[1:]],
         "admin_user": "admin",
         "admin_password": secrets.admin_password,
         "extras": list(settings.extras),

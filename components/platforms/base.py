@@ -52,12 +52,14 @@ class Port:
         name: `http`, `sql`, …
         number: what it is by convention; platforms with an address per service use it as it is.
         wanted: the number that the user asked for on this machine; None lets the platform choose a free one.
+        public: whether people and verifiers reach it from this machine, wherever its service runs.
     """
 
     service: str
     name: str
     number: int
     wanted: int | None = None
+    public: bool = False
 
 
 @dataclass(frozen=True)
@@ -69,12 +71,14 @@ class Endpoint:
         port: number that other services use.
         bind_host: address on which the service itself listens.
         bind_port: number on which the service itself listens.
+        outside: `host:port` on this machine, where the port is public.
     """
 
     host: pulumi.Output[str]
     port: pulumi.Output[str]
     bind_host: pulumi.Output[str]
     bind_port: pulumi.Output[str]
+    outside: pulumi.Output[str]
 
     @property
     def address(self) -> pulumi.Output[str]:
@@ -88,14 +92,16 @@ class Volume:
 
     Attributes:
         path: where a service of this platform sees it.
+        name: what its platform knows it by.
     """
 
     path: pulumi.Output[str]
+    name: str = ""
 
 
 def folder_of(file: Volume) -> Volume:
     """The folder in which a file of `Platform.file` is."""
-    return Volume(file.path.apply(lambda path: path.rpartition("/")[0]))
+    return Volume(file.path.apply(lambda path: path.rpartition("/")[0]), file.name.rpartition("/")[0])
 
 
 @dataclass(frozen=True)
@@ -136,6 +142,7 @@ class JobSpec:
     command: Sequence[pulumi.Input[str]]
     environment: Mapping[str, pulumi.Input[str]] = field(default_factory=dict)
     secrets: Mapping[str, pulumi.Input[str]] = field(default_factory=dict)
+    volumes: Sequence[Volume] = ()
     timeout: float = 300.0
 
 
@@ -171,8 +178,14 @@ class Platform(Protocol):
     def volume(self, name: str, contents: Sequence[Path], opts: pulumi.ResourceOptions) -> Volume:
         """A shared folder that starts with `contents` (files and folders of this project)."""
 
-    def file(self, name: str, text: pulumi.Input[str], opts: pulumi.ResourceOptions) -> Volume:
-        """A file that services read, not readable by other users; may hold secrets."""
+    def file(
+        self, name: str, text: pulumi.Input[str], opts: pulumi.ResourceOptions, *, writable: bool = False
+    ) -> Volume:
+        """A file that services read, not readable by other users; may hold secrets.
+
+        Args:
+            writable: they open it for writing.
+        """
 
     def service(self, name: str, spec: ServiceSpec, opts: pulumi.ResourceOptions) -> Service:
         """Start a service and wait until it is ready."""

@@ -69,14 +69,17 @@ class ProcessPlatform:
             key = f"{port.service}-{port.name}"
             self._ports[port] = LoopbackPort(f"{key}-port", self._lab.home, key, port.wanted)
         number, host = self._ports[port].port, pulumi.Output.from_input(LOOPBACK)
-        return Endpoint(host=host, port=number, bind_host=host, bind_port=number)
+        outside = pulumi.Output.concat(host, ":", number)
+        return Endpoint(host=host, port=number, bind_host=host, bind_port=number, outside=outside)
 
     def volume(self, name: str, contents: Sequence[Path], opts: pulumi.ResourceOptions) -> Volume:
         """A folder of links, so that what a learner edits is what runs."""
         return Volume(self._folder(name, [str(path) for path in contents], {}, opts).path)
 
-    def file(self, name: str, text: pulumi.Input[str], opts: pulumi.ResourceOptions) -> Volume:
-        """A file of mode 0600."""
+    def file(
+        self, name: str, text: pulumi.Input[str], opts: pulumi.ResourceOptions, *, writable: bool = False
+    ) -> Volume:
+        """A file of mode 0600, which its owner, who runs the services, may write to in any case."""
         folder = self._folder(Path(name).stem, [], {name: text}, opts)
         return Volume(pulumi.Output.concat(folder.path, "/", name))
 

@@ -1,0 +1,262 @@
+"""The docker platform: services are containers on a network of the lab's own, of which only the API is published.
+
+Every container runs as Airflow's own image does, as user 50000 of group 0, with a root file system that it cannot
+write to and without any capability. Secrets come as a file that its shell reads, so that no `inspect` shows them.
+"""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pulumi
+import pulumi_docker as docker
+
+from components.platforms.base import (
+    Endpoint,
+    Health,
+    Image,
+    JobSpec,
+    Port,
+    Service,
+    ServiceSpec,
+    Stop,
+    Volume,
+    digest,
+)
+from components.platforms.docker.resources import BuiltImage, HostFile, LabDirectory, Ready
+from components.platforms.process.resources import LoopbackPort
+from labs.daemon import OWNER
+
+LOOPBACK, ANYWHERE = "127.0.0.1", "0.0.0.0"
+
+USER = "50000:0"
+
+ROOT = "/lab"
+"""Where containers see the lab's folders."""
+
+SECRETS = "/run/lab/secrets"
+
+ENTRY = f'. {SECRETS}; exec "$@"'
+"""What the shell of a container does with its command."""
+
+ENTRY_POINTS: Mapping[Image, tuple[str, ...]] = {"postgres": ("docker-entrypoint.sh",)}
+"""Images that start their command through a program of theirs."""
+
+MEMORY: Mapping[Image, int] = {"airflow": 3072}
+"""MiB that a container may take at most; 512 where nothing is said."""
+
+HTTP_PROBE = """\
+import json, sys, urllib.request
+body = json.load(urllib.request.urlopen(sys.argv[1], timeout=5))
+for path in sys.argv[2:]:
+    value = body
+    for part in path.split("."):
+        value = value[part]
+    if value != "healthy":
+        sys.exit(f"{path} is {value}")
+"""
+
+
+def probe_command(health: Mapping[str, Any]) -> list[str]:
+    """The command that ends with 0 in a healthy container; empty when none can see that from inside."""
+    if health["http"]:
+        return ["python", "-c", HTTP_PROBE, health["http"], *health["healthy"]]
+    if health["tcp"]:
+        host, _, port = health["tcp"].rpartition(":")
+        return ["bash", "-c", f"exec 3<>/dev/tcp/{host}/{port}"]
+    return ["test", "-e", health["file"]] if health["file"] else []
+
+
+HARDENED: Mapping[str, Any] = {
+    "init": True,  # an orphan of a killed task has somebody to reap it
+    "read_only": True,
+    "tmpfs": {"/tmp": "size=512m,mode=1777"},  # noqa: S108 - of the container
+    "capabilities": {"drops": ["ALL"]},
+    "security_opts": ["no-new-privileges:true"],
+    "log_driver": "json-file",
+    "log_opts": {"max-size": "10m", "max-file": "2"},
+}
+"""What every container is made with."""
+
+Mount = Mapping[str, Any]
+"""Arguments of `docker.ContainerMountArgs`."""
+
+
+def _bind(source: pulumi.Input[str], target: str, *, read_only: bool = True) -> Mount:
+    return {"type": "bind", "source": source, "target": target, "read_only": read_only}
+
+
+def exports(settings: Mapping[str, str]) -> str:
+    """Settings as a shell reads them.
+
+    >>> exports({"PASSWORD": "it's"})
+    "export PASSWORD='it'\"'\"'s'\\n"
+    """
+    return "".join(f"export {key}={shlex.quote(value)}\n" for key, value in sorted(settings.items()))
+
+
+class DockerPlatform:
+    """One lab's corner of a Docker daemon on this machine.
+
+    Args:
+        home: the lab directory; its parent's name is the lab's.
+    """
+
+    name = "docker"
+
+    def __init__(self, home: Path) -> None:
+        self._home = home
+        self._lab = home.parent.name
+        self._prefix = f"airflow-lab-{self._lab}"
+        self._directory = LabDirectory("home", str(home))
+        self._network = docker.Network("network", name=self._prefix, labels=self._labels("network"))
+        self._images: dict[Image, BuiltImage] = {}
+        self._published: dict[Port, LoopbackPort] = {}
+        self._mounts: dict[str, list[Mount]] = {}
+
+    def offers(self, image: Image) -> bool:
+        """Every image has a recipe."""
+        return True
+
+    def endpoint(self, port: Port) -> Endpoint:
+        """The service's name on the lab's network; what is public also has a port on this machine's loopback."""
+        host, number = pulumi.Output.from_input(port.service), pulumi.Output.from_input(str(port.number))
+        outside = pulumi.Output.concat(host, ":", number)
+        if port.public:
+            if port not in self._published:
+                key = f"{port.service}-{port.name}"
+                self._published[port] = LoopbackPort(f"{key}-port", self._directory.path, key, port.wanted)
+            outside = pulumi.Output.concat(LOOPBACK, ":", self._published[port].port)
+        return Endpoint(
+            host=host, port=number, bind_host=pulumi.Output.from_input(ANYWHERE), bind_port=number, outside=outside
+        )
+
+    def volume(self, name: str, contents: Sequence[Path], opts: pulumi.ResourceOptions) -> Volume:
+        """The project's own files as they are, so that what a learner edits is what runs; else a Docker volume."""
+        target = f"{ROOT}/{name}"
+        if contents:
+            self._mounts[name] = [_bind(str(path), f"{target}/{path.name}") for path in contents]
+        else:
+            self._mounts[name] = [self._shared(name, opts)]
+        return Volume(pulumi.Output.from_input(target), name)
+
+    def file(
+        self, name: str, text: pulumi.Input[str], opts: pulumi.ResourceOptions, *, writable: bool = False
+    ) -> Volume:
+        """A file of the lab directory; a service that asks for its folder may write there, but not to the file."""
+        key = f"{Path(name).stem}/{name}"
+        path = self._directory.path.apply(lambda home: f"{home}/{name}")
+        file = HostFile(name, path, text, writable, opts)
+        self._mounts[key] = [_bind(file.path, f"{ROOT}/{key}", read_only=not writable)]
+        return Volume(pulumi.Output.from_input(f"{ROOT}/{key}"), key)
+
+    def service(self, name: str, spec: ServiceSpec, opts: pulumi.ResourceOptions) -> Service:
+        """A container that is restarted when it ends."""
+        ready = self._run(name, spec, spec.health or Health(), spec.stop, opts)
+        addresses = pulumi.Output.from_input({port.name: self.endpoint(port).outside for port in spec.ports})
+        container = f"{self._prefix}-{name}"
+        facts = pulumi.Output.all(ready.container, addresses).apply(
+            lambda seen: [{"name": name, "host": f"docker://{container}", "endpoints": seen[1], "log": container}]
+        )
+        return Service(ready, facts)
+
+    def job(self, name: str, spec: JobSpec, opts: pulumi.ResourceOptions) -> pulumi.Resource:
+        """A container that is not restarted."""
+        return self._run(name, spec, Health(timeout=spec.timeout), Stop(), opts)
+
+    def _run(
+        self, name: str, spec: ServiceSpec | JobSpec, health: Health, stop: Stop, opts: pulumi.ResourceOptions
+    ) -> Ready:
+        job = isinstance(spec, JobSpec)
+        parent = pulumi.ResourceOptions(parent=opts.parent)
+        given: pulumi.Output[Any] = pulumi.Output.from_input(dict(spec.secrets))
+        settings: pulumi.Output[str] = pulumi.Output.secret(given.apply(exports))
+        path = self._directory.path.apply(lambda home: f"{home}/secrets-{name}")
+        secrets = HostFile(f"{name}-secrets", path, settings, opts=parent)
+        mounts = [
+            _bind(secrets.path, SECRETS),
+            *(mount for volume in spec.volumes for mount in self._mounted(volume.name, parent)),
+        ]
+        seen = pulumi.Output.from_input(dict(vars(health)))
+        test = seen.apply(probe_command)
+        container = docker.Container(
+            name,
+            name=f"{self._prefix}-{name}",
+            hostname=name,
+            image=self._image(spec.image).reference,
+            entrypoints=["/bin/sh", "-c", ENTRY, name, *ENTRY_POINTS.get(spec.image, ())],
+            command=list(spec.command),
+            envs=pulumi.Output.from_input(dict(spec.environment)).apply(
+                lambda given: [f"{key}={value}" for key, value in sorted(given.items())]
+            ),
+            mounts=[docker.ContainerMountArgs(**mount) for mount in mounts],
+            networks_advanced=[docker.ContainerNetworksAdvancedArgs(name=self._network.name, aliases=[name])],
+            ports=[
+                docker.ContainerPortArgs(internal=port.number, external=self._number(port), ip=LOOPBACK)
+                for port in (spec.ports if isinstance(spec, ServiceSpec) else ())
+                if port.public
+            ],
+            healthcheck=None if job else test.apply(_healthcheck),
+            memory=MEMORY.get(spec.image, 512),
+            must_run=not job,
+            restart="no" if job else "unless-stopped",
+            stop_signal=f"SIG{stop.signal}",
+            destroy_grace_seconds=int(stop.grace),
+            labels=self._labels(spec.role, {"secrets": settings.apply(digest)}),
+            user=USER,
+            **HARDENED,
+            opts=opts,
+        )
+        props = {"name": name, "container": container.id, "health": seen, "test": test, "job": job}
+        return Ready(f"{name}-ready", props, parent)
+
+    def _image(self, image: Image) -> BuiltImage:
+        if image not in self._images:
+            self._images[image] = BuiltImage(f"{image}-image", image)
+        return self._images[image]
+
+    def _number(self, port: Port) -> pulumi.Output[int]:
+        return self.endpoint(port).outside.apply(lambda address: int(address.rpartition(":")[2]))
+
+    def _labels(self, role: str, more: Mapping[str, pulumi.Input[str]] | None = None) -> Any:
+        labels = {OWNER: str(self._home), "release": self._lab, "tier": "airflow", "component": role, **(more or {})}
+        return [{"label": key, "value": value} for key, value in labels.items()]
+
+    def _mounted(self, name: str, opts: pulumi.ResourceOptions) -> list[Mount]:
+        """What a service sees of a volume; for the folder of a file, that folder and all files in it."""
+        if name not in self._mounts:
+            self._mounts[name] = [self._shared(name, opts)]
+        keys = [key for key in self._mounts if key == name or key.startswith(f"{name}/")]
+        return [mount for key in keys for mount in self._mounts[key]]
+
+    def _shared(self, name: str, opts: pulumi.ResourceOptions) -> Mount:
+        """A Docker volume that belongs to the user of all services, as Docker itself gives it to root."""
+        volume = docker.Volume(name, name=f"{self._prefix}-{name}", labels=self._labels("volume"), opts=opts)
+        target = f"{ROOT}/{name}"
+        owner = docker.Container(
+            f"{name}-owner",
+            name=f"{self._prefix}-{name}-owner",
+            image=self._image("airflow").reference,
+            entrypoints=["chown"],
+            command=[USER, target],
+            user="0:0",
+            network_mode="none",
+            mounts=[docker.ContainerMountArgs(type="volume", source=volume.name, target=target)],
+            must_run=False,
+            restart="no",
+            labels=self._labels("volume"),
+            **{**HARDENED, "capabilities": {"drops": ["ALL"], "adds": ["CHOWN"]}},
+            opts=opts,
+        )
+        props = {"name": name, "container": owner.id, "health": {"timeout": 60.0}, "test": [], "job": True}
+        done = Ready(f"{name}-owned", props, opts)
+        source = pulumi.Output.all(volume.name, done.container).apply(lambda seen: str(seen[0]))
+        return {"type": "volume", "source": source, "target": target, "read_only": False}
+
+
+def _healthcheck(test: list[str]) -> Any:
+    """Docker's own probe, for whoever looks with `docker ps`; `up` does not wait for its slow turn."""
+    return {"tests": ["CMD", *test], "interval": "30s", "timeout": "10s", "retries": 3} if test else None

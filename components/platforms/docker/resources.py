@@ -1,0 +1,209 @@
+"""The dynamic resources of the docker platform: what no Docker resource stands for.
+
+Each provider is importable, takes every setting through its inputs, and ends by itself: `create` is keyed by the
+inputs and starts over what an interrupted one left; `delete` copes with what was only half made.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pulumi
+from docker.errors import APIError, NotFound
+from docker.models.containers import Container
+from pulumi.dynamic import CreateResult, DiffResult, Resource, ResourceProvider, UpdateResult
+
+from labs import images
+from labs.daemon import daemon, started
+from labs.errors import LabError
+from labs.waiting import until
+
+Props = dict[str, Any]
+
+
+class _LabDirectoryProvider(ResourceProvider):
+    def create(self, props: Props) -> CreateResult:
+        path = Path(props["path"])
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+            path.chmod(0o700)
+        except OSError as error:
+            raise LabError(
+                f"the lab directory {path} cannot be written ({error.strerror}); make room or make it writable"
+            ) from error
+        return CreateResult(str(path), {"path": str(path)})
+
+    def diff(self, _id: str, olds: Props, news: Props) -> DiffResult:
+        replaces = ["path"] if olds["path"] != news["path"] else []
+        return DiffResult(changes=bool(replaces) or not Path(news["path"]).is_dir(), replaces=replaces)
+
+    def update(self, _id: str, _olds: Props, news: Props) -> UpdateResult:
+        return UpdateResult(self.create(news).outs)
+
+    def delete(self, _id: str, props: Props) -> None:
+        shutil.rmtree(props["path"], ignore_errors=True)
+
+
+class LabDirectory(Resource, module="docker", name="LabDirectory"):
+    """The folder of the files that containers are given; closed to other users of this machine.
+
+    Attributes:
+        path: absolute path.
+    """
+
+    path: pulumi.Output[str]
+
+    def __init__(self, name: str, path: str, opts: pulumi.ResourceOptions | None = None) -> None:
+        super().__init__(_LabDirectoryProvider(), name, {"path": path}, opts)
+
+
+class _HostFileProvider(ResourceProvider):
+    def create(self, props: Props) -> CreateResult:
+        path = Path(props["path"])
+        try:
+            path.parent.mkdir(exist_ok=True)
+            # Written in place, for a container sees this very file; its user is not this one, and the lab directory
+            # above keeps everybody else out.
+            path.write_text(props["text"])
+            path.chmod(0o666 if props["writable"] else 0o644)
+        except OSError as error:
+            raise LabError(f"{path} cannot be written ({error.strerror}); make room there") from error
+        return CreateResult(str(path), {key: props[key] for key in ("path", "text", "writable")})
+
+    def diff(self, _id: str, olds: Props, news: Props) -> DiffResult:
+        replaces = ["path"] if olds["path"] != news["path"] else []
+        changed = any(olds[key] != news[key] for key in ("text", "writable")) or not Path(news["path"]).is_file()
+        return DiffResult(changes=changed or bool(replaces), replaces=replaces)
+
+    def update(self, _id: str, _olds: Props, news: Props) -> UpdateResult:
+        return UpdateResult(self.create(news).outs)
+
+    def delete(self, _id: str, props: Props) -> None:
+        Path(props["path"]).unlink(missing_ok=True)
+
+
+class HostFile(Resource, module="docker", name="HostFile"):
+    """A file of this machine that containers see.
+
+    Attributes:
+        path: absolute path.
+    """
+
+    path: pulumi.Output[str]
+
+    def __init__(
+        self,
+        name: str,
+        path: pulumi.Input[str],
+        text: pulumi.Input[str],
+        writable: bool = False,
+        opts: pulumi.ResourceOptions | None = None,
+    ) -> None:
+        super().__init__(_HostFileProvider(), name, {"path": path, "text": text, "writable": writable}, opts)
+
+
+class _BuiltImageProvider(ResourceProvider):
+    def create(self, props: Props) -> CreateResult:
+        return CreateResult(props["reference"], {**props, "reference": images.build(props["image"])})
+
+    def diff(self, _id: str, olds: Props, news: Props) -> DiffResult:
+        replaces = [key for key in ("image", "reference") if olds[key] != news[key]]
+        return DiffResult(changes=bool(replaces) or not images.present(news["reference"]), replaces=replaces)
+
+    def update(self, _id: str, _olds: Props, news: Props) -> UpdateResult:
+        return UpdateResult(self.create(news).outs)
+
+
+class BuiltImage(Resource, module="docker", name="BuiltImage"):
+    """An image of this project, built where it is not there yet; it outlives the lab.
+
+    Attributes:
+        reference: name and tag.
+    """
+
+    reference: pulumi.Output[str]
+
+    def __init__(self, name: str, image: str, opts: pulumi.ResourceOptions | None = None) -> None:
+        super().__init__(_BuiltImageProvider(), name, {"image": image, "reference": images.reference(image)}, opts)
+
+
+def last_lines(container: Container, count: int = 15) -> str:
+    """The last lines of a container's log."""
+    return str(container.logs(tail=count).decode(errors="replace")).strip()
+
+
+def _probe(container: Container, health: Mapping[str, Any], test: list[str]) -> tuple[bool, str]:
+    if health.get("log"):
+        wanted = str(health["log"])
+        said = container.logs(since=started(container), tail=2000).decode(errors="replace")
+        return (True, "its log says so") if re.search(wanted, said) else (False, f"its log does not match {wanted} yet")
+    if not test:
+        return True, "runs"
+    try:
+        code, output = container.exec_run(test)
+    except APIError as error:  # it may have ended just now
+        return False, str(error.explanation)
+    said = output.decode(errors="replace").strip().splitlines()
+    return code == 0, (said[-1] if said else f"its probe ended with {code}")
+
+
+class _ReadyProvider(ResourceProvider):
+    """A container that is up to its work, or whose job is done."""
+
+    def create(self, props: Props) -> CreateResult:
+        name, job = str(props["name"]), bool(props["job"])
+        with daemon() as client:
+            try:
+                container = client.containers.get(props["container"])
+            except NotFound as error:
+                raise LabError(f"the container of {name} went away while it started; run `up` again") from error
+
+            def seen() -> tuple[str | None, str]:
+                container.reload()
+                state = container.attrs["State"]
+                if job and state["Status"] == "exited":
+                    return ("ok" if state["ExitCode"] == 0 else "failed"), "exited"
+                if not job and (state["Status"] != "running" or container.attrs["RestartCount"]):
+                    return "failed", state["Status"]
+                if job:
+                    return None, state["Status"]
+                ready, what = _probe(container, props["health"], props["test"])
+                return ("ok" if ready else None), what
+
+            def said() -> str:
+                return f"the last lines of its log (`docker logs {container.name}`):\n{last_lines(container)}"
+
+            timeout = float(props["health"]["timeout"])
+            try:
+                outcome = until(seen, what=f"{name} to be ready", timeout=timeout, interval=0.3, detail=said)
+            except NotFound as error:
+                raise LabError(f"the container of {name} went away while it started; run `up` again") from error
+            if outcome == "failed":
+                with contextlib.suppress(APIError):  # it must not be started over and over behind the user's back
+                    container.stop(timeout=0)
+                raise LabError(f"{name} {'failed' if job else 'ended while it started'}; {said()}")
+        return CreateResult(str(props["container"]), props)
+
+    def diff(self, _id: str, olds: Props, news: Props) -> DiffResult:
+        return DiffResult(changes=any(olds.get(key) != news[key] for key in ("container", "health", "job", "test")))
+
+    def update(self, _id: str, _olds: Props, news: Props) -> UpdateResult:
+        return UpdateResult(self.create(news).outs)
+
+
+class Ready(Resource, module="docker", name="Ready"):
+    """Done when a container is ready, or when its job has ended with 0.
+
+    Attributes:
+        container: its id.
+    """
+
+    container: pulumi.Output[str]
+
+    def __init__(self, name: str, props: Mapping[str, Any], opts: pulumi.ResourceOptions | None = None) -> None:
+        super().__init__(_ReadyProvider(), name, dict(props), opts)

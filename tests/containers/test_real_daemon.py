@@ -1,0 +1,164 @@
+"""The embedded engine's docker resources on a real daemon, with an image of three small programs of this machine."""
+
+from __future__ import annotations
+
+import io
+import re
+import shutil
+import subprocess
+import tarfile
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from components.platforms.docker.inspection import inspect, remaining, remove_all
+from components.platforms.docker.platform import ENTRY, HARDENED, SECRETS, exports
+from components.platforms.docker.resources import _ReadyProvider
+from labs.daemon import OWNER, daemon
+from labs.engines.docker import ContainerProvider, NetworkProvider, VolumeProvider
+from labs.errors import LabError
+
+URN = "urn:pulumi:t::airflow-labs::docker:index/thing:Thing::thing"
+PROGRAMS = ("sh", "sleep", "chown", "cat", "test")
+
+
+def _archive() -> bytes:
+    """The programs with the libraries that they load."""
+    paths = {Path(found) for name in PROGRAMS if (found := shutil.which(name))}
+    for program in list(paths):
+        listed = subprocess.run(["ldd", program], capture_output=True, text=True, check=True).stdout
+        paths |= {Path(found) for found in re.findall(r"(/\S+) \(0x", listed)}
+    stream = io.BytesIO()
+    with tarfile.open(fileobj=stream, mode="w") as archive:
+        for path in paths:
+            target = f"/bin/{path.name}" if path.name in PROGRAMS else str(path)
+            archive.add(path.resolve(), arcname=target)
+    return stream.getvalue()
+
+
+@pytest.fixture(scope="module")
+def image() -> Iterator[str]:
+    tag = f"t{uuid.uuid4().hex[:8]}"
+    with daemon() as client:
+        client.api.import_image_from_data(_archive(), repository="airflow-executor-labs/probe", tag=tag)
+        yield f"airflow-executor-labs/probe:{tag}"
+        client.images.remove(f"airflow-executor-labs/probe:{tag}", force=True)
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Iterator[str]:
+    """The directory, and so the label, of a lab of this test; afterwards nothing carries that label."""
+    yield str(tmp_path)
+    remove_all(str(tmp_path))
+    assert remaining(str(tmp_path)) == []
+
+
+def inputs(home: str, name: str, **more: Any) -> dict[str, Any]:
+    return {"name": f"t-{Path(home).name[-24:]}-{name}", "labels": [{"label": OWNER, "value": home}], **more}
+
+
+def container(home: str, image: str, script: str, **changes: Any) -> dict[str, Any]:
+    """Inputs of a container as the platform makes them, numbers as the engine gives them."""
+    camel = {re.sub(r"_(.)", lambda m: m[1].upper(), key): value for key, value in HARDENED.items()}
+    return inputs(
+        home,
+        "thing",
+        **{
+            **camel,
+            "image": image,
+            "user": "50000:0",
+            "entrypoints": ["/bin/sh", "-c", ENTRY, "thing"],
+            "command": ["sh", "-c", script],
+            "memory": 64.0,
+            "restart": "no",
+            **changes,
+        },
+    )
+
+
+def ready(name: str, **changes: Any) -> None:
+    props = {"name": "thing", "container": name, "health": {"timeout": 20}, "test": [], "job": False}
+    _ReadyProvider().create({**props, **changes})
+
+
+def test_a_container_lives_and_dies_as_the_platform_asks(home: str, image: str, tmp_path: Path) -> None:
+    secrets = tmp_path / "secrets"
+    secrets.write_text(exports({"HIDDEN": "it's $secret"}))
+    network, volume, thing = NetworkProvider(), VolumeProvider(), ContainerProvider()
+    net, vol = inputs(home, "net"), inputs(home, "vol")
+    net_id, vol_id = network.create(URN, net)[0], volume.create(URN, vol)[0]
+    data = {"type": "volume", "source": vol["name"], "target": "/data", "readOnly": False}
+    owner = container(home, image, "", entrypoints=["chown"], command=["50000:0", "/data"], user="0:0", mounts=[data])
+    owner |= {"mustRun": False, "networkMode": "none", "capabilities": {"drops": ["ALL"], "adds": ["CHOWN"]}}
+    owner_id, _ = thing.create(URN, owner)
+    ready(owner_id, job=True)
+    thing.delete(URN, owner_id, owner)
+
+    script = 'echo "$HIDDEN" >/data/seen; (: >/etc/here) 2>/dev/null && echo writable; echo begun; sleep 600'
+    news = container(
+        home,
+        image,
+        script,
+        mounts=[data, {"type": "bind", "source": str(secrets), "target": SECRETS, "readOnly": True}],
+        networksAdvanced=[{"name": net["name"], "aliases": ["thing"]}],
+        destroyGraceSeconds=1.0,
+    )
+    id_, outputs = thing.create(URN, thing.check(URN, {}, news))
+    ready(id_, health={"timeout": 20, "log": "begun"}, test=[])
+    ready(id_, test=["test", "-s", "/data/seen"])
+    with daemon() as client:
+        found = client.containers.get(id_)
+        assert found.exec_run(["cat", "/data/seen"]).output.decode() == "it's $secret\n"
+        assert found.logs().decode() == "begun\n"  # its root file system took no file
+        shown = found.attrs
+    assert "$secret" not in str(shown)
+    assert shown["HostConfig"]["CapDrop"] == ["ALL"] and shown["HostConfig"]["ReadonlyRootfs"]
+    assert shown["HostConfig"]["Memory"] == 64 * 2**20
+    assert shown["NetworkSettings"]["Networks"][net["name"]]["Aliases"][0] == "thing"
+    (state,) = inspect([("thing", news["name"])])
+    assert (state.state, state.processes) == ("RUNNING", 3)  # init, sh, sleep
+
+    assert not thing.diff(URN, id_, outputs, news).changes
+    more = {**news, "memory": 128.0}
+    assert thing.diff(URN, id_, outputs, more).changes and not thing.diff(URN, id_, outputs, more).replaces
+    thing.update(URN, id_, outputs, more)
+    with daemon() as client:
+        assert client.containers.get(id_).attrs["HostConfig"]["Memory"] == 128 * 2**20
+        client.containers.get(id_).kill()
+    drift = thing.diff(URN, id_, more, more)
+    assert drift.changes and not drift.replaces
+    thing.update(URN, id_, more, more)
+    assert not thing.diff(URN, id_, more, more).changes
+
+    thing.delete(URN, id_, more)
+    volume.delete(URN, vol_id, vol)
+    network.delete(URN, net_id, net)
+    assert remaining(home) == []
+
+
+def test_a_container_that_ends_is_told_with_its_last_lines_and_stays_down(home: str, image: str) -> None:
+    news = container(home, image, "", entrypoints=["sh", "-c", "echo no such thing; exit 7"], restart="unless-stopped")
+    id_, _ = ContainerProvider().create(URN, {key: value for key, value in news.items() if key != "command"})
+    with pytest.raises(LabError, match=r"thing ended while it started; .*\nno such thing"):
+        ready(id_, test=["test", "-e", "/never"])
+    with daemon() as client:
+        assert client.containers.get(id_).status == "exited"
+
+
+def test_somebody_elses_things_are_refused(home: str, image: str) -> None:
+    for provider in (NetworkProvider(), VolumeProvider()):
+        theirs = inputs(home, "theirs")
+        id_, _ = provider.create(URN, theirs)
+        mine = {**theirs, "labels": [{"label": OWNER, "value": "/another/lab"}]}
+        with pytest.raises(LabError, match="is not of this lab; remove or rename it"):
+            provider.create(URN, mine)
+        provider.delete(URN, "", mine)
+        assert provider.diff(URN, id_, theirs, theirs).changes is False
+
+
+def test_an_image_that_is_not_there_is_told(home: str) -> None:
+    with pytest.raises(LabError, match=r"the container t-\S+-thing could not be made: .*such image"):
+        ContainerProvider().create(URN, container(home, "airflow-executor-labs/none:0", "true"))

@@ -1,0 +1,260 @@
+"""What the docker platform asks of Docker for a whole lab, with a provider that makes nothing."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+from docker.errors import NotFound
+
+from components.platforms.docker import resources
+from components.platforms.docker.platform import exports, probe_command
+from components.platforms.docker.resources import _HostFileProvider, _LabDirectoryProvider, _ReadyProvider
+from components.secrets import NAMES
+from labs.engines.base import PROJECT, Event, Stack, name_of, type_of
+from labs.engines.docker import ContainerProvider
+from labs.engines.embedded import EmbeddedEngine
+from labs.engines.providers import Difference
+from labs.engines.values import Values
+from labs.errors import LabError, UsageError
+from labs.lab import Lab
+from labs.paths import PROJECT_ROOT, lab_directory
+from labs.verify import check_verifiable
+from labs.waiting import WaitTimeout
+
+
+@dataclass
+class Pretender:
+    """Takes every resource, makes none of them, and remembers their inputs by type and name."""
+
+    made: dict[tuple[str, str], Values] = field(default_factory=dict)
+
+    def check(self, urn: str, olds: Values, news: Values) -> Values:
+        return news
+
+    def diff(self, urn: str, id: str, olds: Values, news: Values) -> Difference:
+        return Difference()
+
+    def create(self, urn: str, news: Values) -> tuple[str, Values]:
+        kind, name = type_of(urn).rpartition(":")[2], name_of(urn)
+        self.made[kind, name] = news
+        given = {"LabSecrets": {each: f"hidden-{each}" for each in NAMES}, "LoopbackPort": {"port": "28099"}}
+        return name, {**news, **given.get(kind, {})}
+
+    def update(self, urn: str, id: str, olds: Values, news: Values) -> Values:
+        return news
+
+    def delete(self, urn: str, id: str, outputs: Values) -> None:
+        pass
+
+    def containers(self) -> dict[str, Values]:
+        return {name: inputs for (kind, name), inputs in self.made.items() if kind == "Container"}
+
+
+@dataclass
+class Declared:
+    """A lab as its program declares it."""
+
+    pretender: Pretender
+    outputs: dict[str, Any]
+
+
+@pytest.fixture(scope="module", params=["local", "celery"])
+def declared(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Declared:
+    pretender = Pretender()
+    engine = EmbeddedEngine()
+    engine._registry = lambda _stack: {"*": pretender}  # type: ignore[method-assign]
+    config = {f"{PROJECT}:lab": request.param, f"{PROJECT}:platform": "docker"}
+    stack = Stack(f"{request.param}-declared", PROJECT_ROOT / "stacks", config, tmp_path_factory.mktemp("engine") / "e")
+
+    def watch(_event: Event) -> None:
+        """Nobody watches."""
+
+    return Declared(pretender, dict(engine.up(stack, watch)))
+
+
+def test_every_service_has_a_container_that_cannot_harm(declared: Declared) -> None:
+    containers = declared.pretender.containers()
+    assert {"scheduler", "api-server", "dag-processor", "triggerer", "metadata-database", "migration"} <= set(
+        containers
+    )
+    for name, inputs in containers.items():
+        ContainerProvider().check(f"urn:pulumi:t::{PROJECT}::docker:index/container:Container::{name}", {}, inputs)
+        assert inputs["readOnly"] is True
+        assert inputs["securityOpts"] == ["no-new-privileges:true"]
+        assert inputs["capabilities"]["drops"] == ["ALL"]
+        assert inputs["logOpts"] == {"max-size": "10m", "max-file": "2"}
+        owner = name.endswith("-owner")  # gives a volume to the user of the others, and has no network
+        assert inputs["user"] == ("0:0" if owner else "50000:0")
+        assert inputs["capabilities"].get("adds", []) == (["CHOWN"] if owner else [])
+        assert inputs["networkMode"] == "none" if owner else inputs["networksAdvanced"][0]["aliases"] == [name]
+
+
+def test_no_secret_is_where_inspect_shows_it(declared: Declared) -> None:
+    shown = json.dumps(declared.pretender.containers())
+    for name in NAMES:
+        assert f"hidden-{name}" not in shown
+    text = declared.pretender.made["HostFile", "scheduler-secrets"]["text"]
+    assert "hidden-database_password" in text and "hidden-jwt_secret" in text
+
+
+def test_only_the_api_is_published_and_on_loopback(declared: Declared) -> None:
+    ports = {name: inputs["ports"] for name, inputs in declared.pretender.containers().items() if inputs.get("ports")}
+    assert ports == {"api-server": [{"internal": 8080.0, "external": 28099.0, "ip": "127.0.0.1"}]}
+    assert declared.outputs["api_url"] == "http://127.0.0.1:28099"
+    environment = declared.pretender.containers()["scheduler"]["envs"]
+    assert "AIRFLOW__CORE__EXECUTION_API_SERVER_URL=http://api-server:8080/execution/" in environment
+    assert "AIRFLOW__API__BASE_URL=http://127.0.0.1:28099" in environment
+
+
+def test_services_see_their_folders_and_no_others(declared: Declared) -> None:
+    containers = declared.pretender.containers()
+    seen = {
+        name: {m["target"]: m.get("readOnly", False) for m in inputs["mounts"]} for name, inputs in containers.items()
+    }
+    scheduler = seen["scheduler"]
+    assert scheduler["/lab/airflow"] is False
+    assert scheduler["/lab/airflow/airflow.cfg"] is True
+    assert scheduler["/lab/dags/section_35_01_concepts"] is True
+    assert set(seen["metadata-database"]) == {"/lab/metadata-database-data", "/run/lab/secrets"}
+    assert "/lab/migration-script/migrate.py" in seen["migration"]
+
+
+def test_everything_carries_the_labels_of_the_lab(declared: Declared) -> None:
+    for (kind, name), inputs in declared.pretender.made.items():
+        if kind in ("Container", "Network", "Volume"):
+            labels = {each["label"]: each["value"] for each in inputs["labels"]}
+            assert labels["tier"] == "airflow" and labels["release"].endswith("-declared"), (kind, name)
+            assert labels["airflow-executor-labs.lab-directory"].endswith("/run")
+            assert inputs["name"].startswith(f"airflow-lab-{labels['release']}")
+
+
+def test_each_probe_has_a_command_but_that_of_a_log() -> None:
+    blank: dict[str, Any] = {"http": "", "healthy": [], "tcp": "", "log": "", "file": ""}
+    assert probe_command(blank) == []
+    assert probe_command({**blank, "log": "ready"}) == []
+    assert probe_command({**blank, "file": "/lab/registered"}) == ["test", "-e", "/lab/registered"]
+    assert probe_command({**blank, "tcp": "broker:6379"})[-1] == "exec 3<>/dev/tcp/broker/6379"
+    assert probe_command({**blank, "http": "http://x/health", "healthy": ["a.b"]})[-2:] == ["http://x/health", "a.b"]
+
+
+def test_settings_reach_a_shell_as_they_are() -> None:
+    assert exports({"B": "$x 'y'", "A": "1"}) == "export A=1\nexport B='$x '\"'\"'y'\"'\"''\n"
+
+
+def test_a_file_is_changed_where_a_container_sees_it(tmp_path: Path) -> None:
+    home = tmp_path / "lab"
+    _LabDirectoryProvider().create({"path": str(home)})
+    assert home.stat().st_mode & 0o777 == 0o700
+    props = {"path": str(home / "passwords.json"), "text": "one", "writable": True}
+    provider = _HostFileProvider()
+    provider.create(props)
+    inode, mode = (home / "passwords.json").stat().st_ino, (home / "passwords.json").stat().st_mode & 0o777
+    assert mode == 0o666
+    assert provider.diff("", props, {**props, "text": "two"}).changes
+    provider.update("", props, {**props, "text": "two", "writable": False})
+    assert (home / "passwords.json").stat().st_ino == inode
+    assert (home / "passwords.json").stat().st_mode & 0o777 == 0o644
+    provider.delete("", props)
+    assert not (home / "passwords.json").exists()
+
+
+class Container:
+    """A container whose state and log a test chooses."""
+
+    name = "lab-scheduler"
+
+    def __init__(self, *, status: str = "running", code: int = 0, restarts: int = 0, log: str = "", probe: int = 0):
+        self.attrs = {
+            "State": {"Status": status, "ExitCode": code, "StartedAt": "2026-01-01T00:00:00.1Z"},
+            "RestartCount": restarts,
+        }
+        self.log, self.probe, self.stopped = log, probe, False
+
+    def reload(self) -> None:
+        """It never changes."""
+
+    def logs(self, **_given: Any) -> bytes:
+        return self.log.encode()
+
+    def exec_run(self, _test: list[str]) -> tuple[int, bytes]:
+        return self.probe, b"Traceback\nConnection refused"
+
+    def stop(self, timeout: int) -> None:
+        self.stopped = True
+
+
+@pytest.fixture
+def ready(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """`ready(container, **props)`: wait for a container as `up` does."""
+
+    def wait(container: Container | None, **changes: Any) -> None:
+        class Client:
+            class containers:
+                @staticmethod
+                def get(_name: str) -> Container:
+                    if container is None:
+                        raise NotFound("gone")
+                    return container
+
+        @contextmanager
+        def daemon() -> Iterator[type[Client]]:
+            yield Client
+
+        monkeypatch.setattr(resources, "daemon", daemon)
+        props = {"name": "scheduler", "container": "id", "health": {"timeout": 0.1}, "test": [], "job": False}
+        _ReadyProvider().create({**props, **changes})
+
+    return wait
+
+
+def test_a_container_is_ready_when_its_probe_says_so(ready: Any) -> None:
+    ready(Container())
+    ready(Container(), test=["true"])
+    ready(Container(log="Starting the scheduler"), health={"timeout": 1, "log": "Starting the"})
+    ready(Container(status="exited"), job=True)
+
+
+@pytest.mark.parametrize(
+    ("container", "changes", "sentence"),
+    [
+        (
+            Container(status="exited", code=1, log="no database"),
+            {},
+            r"scheduler ended while it started; .*\nno database",
+        ),
+        (Container(restarts=1, log="boom"), {}, r"scheduler ended while it started; .*\nboom"),
+        (Container(status="exited", code=3, log="bad"), {"job": True}, r"scheduler failed; .*\nbad"),
+        (None, {}, "the container of scheduler went away while it started"),
+    ],
+)
+def test_a_container_that_ends_is_told_with_its_last_lines(
+    ready: Any, container: Container | None, changes: dict[str, Any], sentence: str
+) -> None:
+    with pytest.raises(LabError, match=sentence):
+        ready(container, **changes)
+    assert container is None or container.stopped  # or Docker would start it again and again
+
+
+def test_a_container_that_is_never_ready_is_told_with_what_its_probe_said(ready: Any) -> None:
+    with pytest.raises(WaitTimeout, match="last state: Connection refused"):
+        ready(Container(probe=1), test=["probe"])
+
+
+def test_a_lab_without_a_daemon_touches_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DOCKER_HOST", "unix:///nowhere/docker.sock")
+    lab = Lab.request("local", name="t-no-daemon", platform="docker", engine="embedded")
+    with pytest.raises(LabError, match="no Docker daemon answers"):
+        lab.up()
+    assert not lab_directory("t-no-daemon").exists()
+
+
+def test_scenarios_refuse_a_lab_that_they_cannot_look_into() -> None:
+    check_verifiable("process")
+    with pytest.raises(UsageError, match="cannot judge a lab on the platform docker yet"):
+        check_verifiable("docker")
