@@ -1,7 +1,7 @@
-"""`bench startup`: this project's local lab against `airflow standalone`, side by side.
+"""`bench startup`: this project's local lab against `airflow standalone`, side by side; `bench labs`: every lab.
 
-Both start from nothing (no lab directory, an empty AIRFLOW_HOME) with warm caches: the same installed packages,
-the same DAG folder, the same DAG. The clock runs from the command to the first successful run of that DAG.
+In the first both start from nothing (no lab directory, an empty AIRFLOW_HOME) with warm caches: the same installed
+packages, the same DAG folder, the same DAG. The clock runs from the command to the first successful run of that DAG.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from stacks.catalogue import LABS
 DAG = "35_01_02_portable_dag"
 """The first of the curriculum's DAGs that uses nothing but the standard operators and TaskFlow."""
 
-NAME = "bench-startup"
+NAME = "bench"
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,10 @@ def _first_success(port: int, passwords: Path, server: subprocess.Popen[bytes], 
         return None, "no answer yet"
 
     secret = until(password, what=f"the API server on port {port}", timeout=300, interval=0.1)
-    airflow = Airflow(f"http://127.0.0.1:{port}", "admin", secret)
+    _succeed(Airflow(f"http://127.0.0.1:{port}", "admin", secret))
+
+
+def _succeed(airflow: Airflow) -> None:
     airflow.wait_for_dag(DAG, 300)
     run = airflow.wait(airflow.trigger(DAG), 300)
     if run.state != "success":
@@ -150,16 +153,67 @@ def measure_standalone(scratch: Path) -> Measurement:
             processes.end_all(str(home), grace=10)
 
 
+@dataclass(frozen=True)
+class LabMeasurement:
+    """One lab, from nothing to nothing.
+
+    Attributes:
+        success: seconds from the command to the end of the first successful run.
+        memory: bytes when idle after that run (PSS).
+        down: seconds that the command takes which removes it.
+    """
+
+    success: float
+    memory: int
+    down: float
+
+
+def measure(target: str, platform: str) -> LabMeasurement:
+    """`./lab up` to the first success, then `./lab down`."""
+
+    def lab(*arguments: str) -> str:
+        command = [str(PROJECT_ROOT / "lab"), *arguments, "--quiet"]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        if done.returncode:
+            raise LabError(f"`lab {' '.join(arguments)}` ended with {done.returncode}: {done.stderr.strip()}")
+        return done.stdout
+
+    begun = time.monotonic()
+    outputs = json.loads(lab("up", target, "--name", NAME, "--platform", platform, "--json"))
+    try:
+        _succeed(Airflow(outputs["api_url"], outputs["admin_user"], outputs["admin_password"]))
+        success = time.monotonic() - begun
+        size = _idle(str(run_directory(NAME)))
+    finally:
+        begun = time.monotonic()
+        lab("down", NAME)
+    return LabMeasurement(success, size, time.monotonic() - begun)
+
+
+def bench_labs(platform: str) -> dict[str, Any]:
+    """Measure every lab of a platform, one by one; prints a table and returns the figures."""
+    table = Table("lab", "first success", "idle memory", "down", box=None, header_style="bold")
+    measured: dict[str, Any] = {}
+    for target in (lab.name for lab in LABS.values() if platform in lab.platforms):
+        found = measure(target, platform)
+        measured[target] = asdict(found)
+        row = (f"{found.success:.1f} s", f"{found.memory / 2**20:.0f} MiB", f"{found.down:.1f} s")
+        table.add_row(target, *row)
+        err.print(f"{target}: {', '.join(row)}")
+    out.print(table)
+    return measured
+
+
 def bench_startup(rounds: int) -> dict[str, Any]:
     """Alternate both for some rounds; prints a table and returns the figures."""
     postgres.template()  # warm caches: what both would otherwise pay only once
     measured: dict[str, list[Measurement]] = {"lab": [], "standalone": []}
-    measure = {"lab": measure_lab, "standalone": measure_standalone}
+    sides = {"lab": measure_lab, "standalone": measure_standalone}
     for number in range(rounds):
         # each goes first in every other round, so that neither always meets the warmer machine
         for which in ("lab", "standalone") if number % 2 == 0 else ("standalone", "lab"):
             with tempfile.TemporaryDirectory(prefix="airflow-bench-") as scratch:
-                measured[which].append(measure[which](Path(scratch)))
+                measured[which].append(sides[which](Path(scratch)))
             last = measured[which][-1]
             err.print(f"round {number + 1} {which}: {duration(last.success)}, {last.memory / 2**20:.0f} MiB")
     seconds = {which: statistics.median(m.success for m in found) for which, found in measured.items()}

@@ -407,6 +407,19 @@ def startup(
         _print_json(results)
 
 
+@bench.command("labs")
+def labs_(
+    platform: Annotated[str, typer.Option(help="The labs of this platform.")] = "process",
+    as_json: Json = False,
+) -> None:
+    """Every lab from `up` to its first successful DAG run, its memory when idle, and `down`."""
+    from labs.bench import bench_labs
+
+    results = bench_labs(platform)
+    if as_json:
+        _print_json(results)
+
+
 def _end(message: str, code: int) -> NoReturn:
     err.print(f"[red]lab:[/] {escape(message)}", soft_wrap=True)
     sys.exit(code)
