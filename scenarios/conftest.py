@@ -35,7 +35,7 @@ from scenarios.sites import Sites
 if TYPE_CHECKING:
     from labs.lab import Lab
 
-NEEDS = ("executor", "platform", "section", "replicas", "extras")
+NEEDS = ("executor", "default_executor", "platform", "section", "replicas", "extras")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -47,8 +47,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line(
         "markers",
-        "needs(executor, platform, section, replicas, extras): what a lab must have, of the replicas roles with "
-        "more than one; a name, or several: any of them, but all of the extras",
+        "needs(executor, default_executor, platform, section, replicas, extras): what a lab must have, of the replicas "
+        "roles with more than one; a name, or several: any of them, but all of the extras",
     )
     config.addinivalue_line("filterwarnings", "default")  # those of third parties decide nothing here
     config.option.continue_on_collection_errors = True  # one broken module leaves the others to be checked
@@ -318,6 +318,7 @@ def unmet(needs: Mapping[str, Any], lab: Lab) -> str:
     """The first need that the lab does not meet, as a sentence; "" when it meets them all."""
     has = {
         "executor": {name for spec in lab.executors for name in (*spec.split(":"), spec.split(".")[-1])},
+        "default_executor": {lab.executors[0].split(":")[-1].split(".")[-1]},
         "platform": {lab.platform},
         "section": set(lab.outputs["sections"]),
         "replicas": {role for role, found in lab.outputs["services"].items() if len(found) > 1},
@@ -329,5 +330,5 @@ def unmet(needs: Mapping[str, Any], lab: Lab) -> str:
         if not met:
             there = ", ".join(sorted(has[need])) or "none"
             joint = " and " if need == "extras" else " or "
-            return f"needs {need} {joint.join(names)}; lab {lab.name} has {there}"
+            return f"needs {need.replace('_', ' ')} {joint.join(names)}; lab {lab.name} has {there}"
     return ""

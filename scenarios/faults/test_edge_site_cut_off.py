@@ -18,7 +18,7 @@ from scenarios import cutting
 from scenarios.faulting import late_fails
 from scenarios.judge import states
 
-pytestmark = pytest.mark.needs(executor="EdgeExecutor")
+pytestmark = pytest.mark.needs(default_executor="EdgeExecutor")
 
 SITE = "site-a"
 OUTAGE = 30.0

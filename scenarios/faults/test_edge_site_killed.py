@@ -13,7 +13,7 @@ import pytest
 
 from scenarios.sites import UP
 
-pytestmark = pytest.mark.needs(executor="EdgeExecutor")
+pytestmark = pytest.mark.needs(default_executor="EdgeExecutor")
 
 SITE = "site-a"
 
