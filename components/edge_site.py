@@ -31,7 +31,7 @@ class EdgeSite(pulumi.ComponentResource):
     """A worker of the edge executor, with an AIRFLOW_HOME and, where the platform can, a user of its own.
 
     Attributes:
-        facts: name, host, log and queues of its worker.
+        facts: name, host, log, queues and slots of its worker.
 
     Source: https://airflow.apache.org/docs/apache-airflow-providers-edge3/stable/edge_executor.html
     """
@@ -65,6 +65,6 @@ class EdgeSite(pulumi.ComponentResource):
             ),
             pulumi.ResourceOptions(parent=self, depends_on=[args.after]),
         )
-        queues = list(site.queues)
-        self.facts = service.facts.apply(lambda facts: [{**fact, "queues": queues} for fact in facts])
+        known = {"queues": list(site.queues), "slots": site.concurrency}
+        self.facts = service.facts.apply(lambda facts: [{**fact, **known} for fact in facts])
         self.register_outputs({"facts": self.facts})

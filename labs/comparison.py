@@ -8,10 +8,14 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
 
-from labs.results import Result, Results, Verdict, worst
+from labs.results import Result, Results, Verdict
 
 RESULT = "result"
 """Label of the evidence that is the same wherever a DAG runs: what it computed."""
+
+
+TELLING: tuple[Verdict, ...] = ("failed", "unknown", "passed", "not applicable")
+"""Which verdict of several checks stands for all of them: what is not applicable takes nothing from a pass."""
 
 
 @dataclass(frozen=True)
@@ -21,7 +25,8 @@ class Row:
     Attributes:
         section: `35.2`, "" for a claim or a fault.
         name: of the scenario's file, without `test_`.
-        verdicts: lab → the worst verdict of its checks; labs that do not serve the section are left out.
+        verdicts: lab → *failed* or *unknown* when any check is, else *passed* when any check is; labs that do not serve
+            the section are left out.
         counts: lab → how many of its checks passed, and how many there are.
         results: lab → what the DAG computed there, from the evidence labelled `RESULT`.
         reasons: for checks whose verdicts differ: the check, the lab, its verdict, and why it did not pass.
@@ -59,7 +64,7 @@ def _row(file: str, checks: list[tuple[str, Result]]) -> Row:
     counts = {name: (0, 0) for name, _ in checks}
     results: dict[str, Any] = {}
     for name, result in checks:
-        verdicts[name] = worst(verdicts.get(name, result.verdict), result.verdict)
+        verdicts[name] = min(verdicts.get(name, result.verdict), result.verdict, key=TELLING.index)
         passed, all_ = counts[name]
         counts[name] = (passed + (result.verdict == "passed"), all_ + 1)
         for label, value in result.evidence:

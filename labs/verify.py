@@ -132,13 +132,16 @@ def compare_labs(names: Sequence[str], section: str | None = None, output: Path 
     """
     labs = {name: Results.load(report_directory(name) / "results.json") for name in names}
     rows = compare(labs, section)
-    table = Table("scenario", *names, "result", box=None, header_style="bold")
+    table = Table(box=None, header_style="bold")
+    table.add_column("scenario", no_wrap=True)
+    for column in (*names, "result"):
+        table.add_column(column, overflow="fold")
     for row in rows:
         cells = [
-            "{} {} of {}".format(MARKS[row.verdicts[name]], *row.counts[name]) if name in row.counts else ""
+            "{} {}/{}".format(MARKS[row.verdicts[name]], *row.counts[name]) if name in row.counts else ""
             for name in names
         ]
-        table.add_row(row.name, *cells, {None: "", True: "the same", False: "[red]differs[/]"}[row.same])
+        table.add_row(row.name, *cells, {None: "", True: "same", False: "[red]differs[/]"}[row.same])
     out.print(table)
     different = [row for row in rows if row.same is False]
     for row in different:

@@ -243,9 +243,8 @@ def executing(lab: Lab, executor: str) -> Executing:
     """What runs the tasks that name neither executor nor queue."""
     if executor == "LocalExecutor":
         return Executing(("scheduler",), int(lab.outputs["options"]["core.parallelism"]))
-    if executor != "CeleryExecutor":
-        pytest.skip(f"tasks of the {executor} are looked at by scenarios of its own")
-    workers = [worker for worker in lab.outputs["services"]["worker"] if "default" in worker["queues"]]
+    role = "edge-worker" if executor == "EdgeExecutor" else "worker"
+    workers = [worker for worker in lab.outputs["services"][role] if "default" in worker["queues"]]
     return Executing(tuple(worker["name"] for worker in workers), sum(worker["slots"] for worker in workers))
 
 

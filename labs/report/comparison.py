@@ -14,13 +14,12 @@ from stacks.catalogue import SECTIONS
 
 def comparison_page(labs: Mapping[str, Results], found: Sequence[Row]) -> str:
     """The whole document; it loads nothing and runs no script."""
-    title = f"Labs side by side: {', '.join(labs)}"
     return document(
-        title,
+        f"Labs side by side: {', '.join(labs)}",
         el(
             "header",
             el("p", "Airflow executor labs", class_="kicker"),
-            el("h1", ", ".join(labs)),
+            el("h1", "Labs side by side"),
             el(
                 "dl",
                 *(
@@ -61,6 +60,12 @@ def _row(labs: Sequence[str], row: Row) -> Element:
     return el(
         "tr",
         el("th", *prose(row.title), el("br"), el("code", row.name), scope="row"),
-        *(el("td", chip(row.verdicts[lab]) if lab in row.verdicts else None) for lab in labs),
+        *(_cell(row, lab) for lab in labs),
         el("td", said, class_=hue),
     )
+
+
+def _cell(row: Row, lab: str) -> Element:
+    if lab not in row.verdicts:
+        return el("td")
+    return el("td", chip(row.verdicts[lab]), el("br"), el("small", "{} of {}".format(*row.counts[lab])))

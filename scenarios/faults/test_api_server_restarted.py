@@ -16,7 +16,7 @@ from scenarios.faulting import late_fails
 from scenarios.judge import states
 from scenarios.probing import reports_fail
 
-pytestmark = pytest.mark.needs(executor=("LocalExecutor", "CeleryExecutor"))
+pytestmark = pytest.mark.needs(executor=("LocalExecutor", "CeleryExecutor", "EdgeExecutor"))
 
 
 def test_running_and_queued_tasks_survive_the_restart(

@@ -19,7 +19,7 @@ from labs.waiting import until
 from scenarios.faulting import late_fails
 from scenarios.judge import states
 
-pytestmark = pytest.mark.needs(executor=("LocalExecutor", "CeleryExecutor"))
+pytestmark = pytest.mark.needs(executor=("LocalExecutor", "CeleryExecutor", "EdgeExecutor"))
 
 PAUSE = 15.0
 """Seconds; the labs' `scheduler_health_check_threshold` is 20, in production it is 30."""

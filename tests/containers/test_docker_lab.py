@@ -28,7 +28,9 @@ def lab(*arguments: str) -> str:
 
 
 def steps(name: str, of: str) -> list[Any]:
-    return list(json.loads(lab("preview", of, "--platform", "docker", "--name", name, "--json")))
+    return list(
+        json.loads(lab("preview", of, "--platform", "docker", "--engine", "embedded", "--name", name, "--json"))
+    )
 
 
 @pytest.mark.long
@@ -38,7 +40,7 @@ def test_a_lab_in_containers_runs_a_dag_and_goes_without_a_trace(kind: str) -> N
     home = str(run_directory(name))
     lab("images", "build")
     try:
-        outputs = json.loads(lab("up", kind, "--platform", "docker", "--name", name, "--json"))
+        outputs = json.loads(lab("up", kind, "--platform", "docker", "--engine", "embedded", "--name", name, "--json"))
         airflow = Airflow(outputs["api_url"], outputs["admin_user"], outputs["admin_password"])
         airflow.wait_for_dag(DAG, file=f"{DAG}.py")
         run = airflow.wait(airflow.trigger(DAG, None), 180)
