@@ -119,6 +119,7 @@ class Airflow:
         home: AIRFLOW_HOME, with airflow.cfg and the logs.
         dags: the DAG folder.
         passwords: file with the password of `admin`, for the simple auth manager.
+        exchange: folder in which tasks leave files for whoever looks at them from this machine, and the other way.
         async_database: another URL for the asynchronous driver, where it cannot share a pool's connections.
         broker: URL of the Celery broker; None without the CeleryExecutor.
         api: where everybody finds the API server.
@@ -133,6 +134,7 @@ class Airflow:
     home: Volume
     dags: Volume
     passwords: Volume
+    exchange: Volume
     async_database: pulumi.Output[str] | None = None
     broker: pulumi.Output[str] | None = None
     api: Port = API
@@ -151,7 +153,7 @@ class Airflow:
 
     @property
     def volumes(self) -> list[Volume]:
-        return [self.home, self.dags, self.passwords]
+        return [self.home, self.dags, self.passwords, self.exchange]
 
     def environment(self, role: str) -> dict[str, pulumi.Input[str]]:
         """The plain settings of a component."""

@@ -58,7 +58,7 @@ class EdgeSite(pulumi.ComponentResource):
                 # its own short home has no airflow.cfg of the lab, which would load no examples either
                 environment={**shared, "AIRFLOW_HOME": home.path, "AIRFLOW__CORE__LOAD_EXAMPLES": "False"},
                 secrets=airflow.secret_environment("edge-worker"),
-                volumes=[home, airflow.dags],
+                volumes=[home, airflow.dags, airflow.exchange],
                 health=Health(file=registered),
                 stop=Stop("INT", grace=10),  # takes no more jobs, ends when those under way have
                 belongings=[home],

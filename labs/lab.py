@@ -217,11 +217,11 @@ class Lab:
         home = run_directory(self.name)
         with processes.going_down():
             self.engine.down(self.stack, watch)
-        processes.end_all(str(home))
         if self.asked_platform == "docker":
             from components.platforms.docker.inspection import remove_all
 
-            remove_all(str(home))
+            remove_all(str(home))  # before processes are looked for: what Docker keeps up comes back
+        processes.end_all(str(home))
         shutil.rmtree(lab_directory(self.name), ignore_errors=True)
         with contextlib.suppress(OSError):
             lab_directory(self.name).parent.rmdir()

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
 
 import psutil
 
@@ -28,6 +30,7 @@ KEEP_MARKS = "SPT_NOENV"
 
 Source: https://github.com/dvarrazzo/py-setproctitle#environment-variables
 """
+
 
 GOING_DOWN = "AIRFLOW_LAB_GOING_DOWN"
 """Environment variable of a command that takes a whole lab down, for providers in any process of it."""
@@ -51,6 +54,11 @@ def grace(seconds: float) -> float:
     return min(seconds, SHORT) if GOING_DOWN in os.environ else seconds
 
 
+def marks(lab: str, service: str) -> Mapping[str, str]:
+    """The environment that marks the processes of a service."""
+    return {LAB_MARK: lab, SERVICE_MARK: service, KEEP_MARKS: "1"}
+
+
 def marked(lab: str, service: str | None = None) -> list[psutil.Process]:
     """Live processes of a lab, or of one of its services; this process and its ancestors are left out."""
     own = {os.getpid(), *(parent.pid for parent in psutil.Process().parents())}
@@ -61,6 +69,19 @@ def marked(lab: str, service: str | None = None) -> list[psutil.Process]:
             if environment.get(LAB_MARK) == lab and service in (None, environment.get(SERVICE_MARK)):
                 found.append(process)
     return found
+
+
+def number(process: psutil.Process) -> int:
+    """The pid by which a process knows itself: in a container it is another one than on this machine.
+
+    Source: https://man7.org/linux/man-pages/man5/proc_pid_status.5.html (NSpid)
+    """
+    try:
+        status = Path(f"/proc/{process.pid}/status").read_text()
+    except OSError:
+        return process.pid
+    seen = re.search(r"^NSpid:.*\s(\d+)$", status, re.MULTILINE)
+    return int(seen[1]) if seen else process.pid
 
 
 def ended(process: psutil.Process) -> bool:

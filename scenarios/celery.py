@@ -5,19 +5,17 @@ from __future__ import annotations
 import json
 import re
 import socket
-import subprocess
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 import psutil
 
-from labs import processes
 from labs.runs import Run
+from labs.service_logs import service_logs
 from labs.waiting import until
-from scenarios.faulting_process import ProcessServices
+from scenarios.faulting import Services
 
 TAKEN = re.compile(
     r"\[(?P<message>[0-9a-f-]{36})\] Executing workload in Celery: .*?"
@@ -65,11 +63,12 @@ class Celery:
     """The Celery workers of one lab, with their broker and result backend.
 
     Args:
-        services: of the lab's outputs.
+        outputs: of the lab.
     """
 
-    def __init__(self, services: Mapping[str, list[dict[str, Any]]], platform: ProcessServices) -> None:
-        self._services = services
+    def __init__(self, outputs: Mapping[str, Any], platform: Services) -> None:
+        self._services = outputs["services"]
+        self._logs = service_logs(outputs)
         self._platform = platform
 
     def worker(self, name: str) -> psutil.Process:
@@ -85,7 +84,7 @@ class Celery:
         return [
             Taken(worker["name"], m["message"], m["task_id"], int(m["map_index"]), m["queue"], int(m["weight"]))
             for worker in self._services["worker"]
-            for m in TAKEN.finditer(Path(worker["log"]).read_text(errors="replace"))
+            for m in TAKEN.finditer(self._logs[worker["name"]].read())
             if m["run_id"] == run.run_id
         ]
 
@@ -98,8 +97,8 @@ class Celery:
         return self._ask("HLEN unacked")[0]
 
     def _ask(self, *commands: str) -> list[int]:
-        url = urlsplit(self._environment()["AIRFLOW__CELERY__BROKER_URL"])
-        with socket.create_connection((url.hostname or "", url.port or 0), timeout=10) as connection:
+        url = urlsplit(self.worker(next(iter(self.queues()))).environ()["AIRFLOW__CELERY__BROKER_URL"])
+        with socket.create_connection((self._platform.host("broker"), url.port or 0), timeout=10) as connection:
             connection.sendall("".join(f"{command}\r\n" for command in (f"AUTH {url.password}", *commands)).encode())
             with connection.makefile("rb") as answers:
                 assert answers.readline() == b"+OK\r\n", "the broker refused the login of the lab's own workers"
@@ -112,15 +111,7 @@ class Celery:
 
     def python(self, *arguments: str) -> str:
         """What Airflow's Python prints when it is called with these arguments, in the environment of a worker."""
-        ended = subprocess.run(
-            ["python", *arguments],
-            env=self._environment(),
-            cwd="/",
-            capture_output=True,
-            text=True,
-            timeout=90,
-            check=False,
-        )
+        ended = self._platform.run(next(iter(self.queues())), ["python", *arguments])
         assert ended.returncode == 0, f"python ended with {ended.returncode}: {ended.stderr.strip().splitlines()[-3:]}"
         return ended.stdout
 
@@ -134,10 +125,3 @@ class Celery:
             return (found if done else None), f"{len(found)} of {len(wanted)} rows: {sorted(found.items())}"
 
         return until(probe, what="the workers to write down how their messages ended", timeout=30, interval=0.5)
-
-    def _environment(self) -> dict[str, str]:
-        """What a worker was started with, but without the lab's marks."""
-        environment = self.worker(next(iter(self.queues()))).environ()
-        for mark in (processes.LAB_MARK, processes.SERVICE_MARK):
-            del environment[mark]
-        return environment

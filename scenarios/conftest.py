@@ -23,8 +23,10 @@ from labs.airflow import Airflow
 from labs.paths import run_directory
 from labs.results import Claim, ClaimVerdict, plain
 from labs.runs import Run, TaskInstance
+from labs.service_logs import service_logs
 from scenarios.celery import Celery
-from scenarios.faulting import Faults
+from scenarios.faulting import Faults, Services
+from scenarios.faulting_docker import DockerServices
 from scenarios.faulting_process import ProcessServices
 from scenarios.observing import Look, Observation, process_table
 from scenarios.probing import Executing, ProbeRun, deployed, probe_runs
@@ -34,6 +36,11 @@ from scenarios.sites import Sites
 
 if TYPE_CHECKING:
     from labs.lab import Lab
+
+SERVICES: Mapping[str, Callable[[Path, Mapping[str, Any]], Services]] = {
+    "process": ProcessServices,
+    "docker": DockerServices,
+}
 
 NEEDS = ("executor", "default_executor", "platform", "section", "replicas", "extras")
 
@@ -117,15 +124,9 @@ def service_log(lab: Lab) -> Callable[..., Callable[[], str]]:
     """`read = service_log(role, replica=0)`: begin here to read a service's log; `read()` gives the text since then."""
 
     def service_log(role: str, replica: int = 0) -> Callable[[], str]:
-        path = Path(lab.outputs["services"][role][replica]["log"])
-        start = path.stat().st_size
-
-        def read() -> str:
-            with path.open("rb") as file:
-                file.seek(start)
-                return file.read().decode(errors="replace")
-
-        return read
+        log = service_logs(lab.outputs)[lab.outputs["services"][role][replica]["name"]]
+        start = log.now()
+        return lambda: log.read(start)
 
     return service_log
 
@@ -201,20 +202,29 @@ def run_dag(
 @pytest.fixture(scope="session")
 def probes(lab: Lab, airflow: Airflow) -> Iterator[frozenset[str]]:
     """Ids of the probe DAGs, which are in the lab from the first check that asks for them to the last check."""
-    if lab.platform != "process":
-        pytest.skip(f"probe DAGs are deployed on the platform process only; lab {lab.name} is on {lab.platform}")
     with deployed(airflow, Path(lab.outputs["paths"]["dags"])) as dag_ids:
         yield dag_ids
 
 
 @pytest.fixture
+def exchange(lab: Lab) -> Iterator[Path]:
+    """A folder that tasks and this machine see under the same path, gone afterwards."""
+    # not tmp_path, which other users cannot walk to and containers do not have
+    with tempfile.TemporaryDirectory(dir=lab.outputs["paths"]["exchange"]) as folder:
+        Path(folder).chmod(0o711)
+        yield Path(folder)
+
+
+@pytest.fixture
 def start_probe(
-    probes: frozenset[str], airflow: Airflow, timeline: Callable[[Run], list[TaskInstance]]
+    probes: frozenset[str],
+    airflow: Airflow,
+    services: Services,
+    exchange: Path,
+    timeline: Callable[[Run], list[TaskInstance]],
 ) -> Iterator[Callable[..., ProbeRun]]:
     """`start_probe(dag_id, conf=None)`: a run of a probe DAG, drawn in the report; see `scenarios.probing`."""
-    # not tmp_path, which other users cannot walk to
-    with tempfile.TemporaryDirectory() as folder, probe_runs(airflow, Path(folder)) as start:
-        Path(folder).chmod(0o711)
+    with probe_runs(airflow, exchange, services.process) as start:
 
         def start_probe(dag_id: str, conf: Mapping[str, Any] | None = None) -> ProbeRun:
             probe = start(dag_id, conf)
@@ -225,17 +235,15 @@ def start_probe(
 
 
 @pytest.fixture(scope="session")
-def services(lab: Lab) -> ProcessServices:
+def services(lab: Lab) -> Services:
     """The lab's services as its platform sees them."""
-    if lab.platform != "process":
-        pytest.skip(f"services are watched and broken on the platform process only; {lab.name} is on {lab.platform}")
-    return ProcessServices(run_directory(lab.name), lab.outputs["services"])
+    return SERVICES[lab.platform](run_directory(lab.name), lab.outputs["services"])
 
 
 @pytest.fixture(scope="session")
-def celery(lab: Lab, services: ProcessServices) -> Celery:
+def celery(lab: Lab, services: Services) -> Celery:
     """The lab's Celery workers, with their broker and result backend."""
-    return Celery(lab.outputs["services"], services)
+    return Celery(lab.outputs, services)
 
 
 @pytest.fixture(scope="session")
@@ -251,25 +259,15 @@ def executing(lab: Lab, executor: str) -> Executing:
 @pytest.fixture
 def executing_log(lab: Lab, executing: Executing) -> Callable[[], str]:
     """`executing_log()`: what the services that run these tasks have logged since the check began."""
-    from labs.lab import log_files
-
-    files = [log_files(lab.outputs)[service] for service in executing.services]
-    starts = [file.stat().st_size for file in files]
-
-    def read() -> str:
-        return "".join(
-            file.read_bytes()[start:].decode(errors="replace") for file, start in zip(files, starts, strict=True)
-        )
-
-    return read
+    logs = [service_logs(lab.outputs)[service] for service in executing.services]
+    starts = [log.now() for log in logs]
+    return lambda: "".join(log.read(start) for log, start in zip(logs, starts, strict=True))
 
 
 @pytest.fixture(scope="session")
-def sites(lab: Lab, airflow: Airflow) -> Sites:
+def sites(airflow: Airflow, services: Services) -> Sites:
     """The lab's edge sites, as Airflow and as their machine show them."""
-    if lab.platform != "process":
-        pytest.skip(f"sites are looked at on the platform process only; lab {lab.name} is on {lab.platform}")
-    return Sites(airflow, run_directory(lab.name))
+    return Sites(airflow, services)
 
 
 @pytest.fixture(scope="session")
@@ -280,7 +278,7 @@ def replicas(lab: Lab, airflow: Airflow) -> Replicas:
 
 @pytest.fixture
 def faults(
-    services: ProcessServices,
+    services: Services,
     sites: Sites,
     replicas: Replicas,
     lab: Lab,

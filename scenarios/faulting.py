@@ -14,12 +14,15 @@ Sources: https://principlesofchaos.org, https://chaostoolkit.org/reference/conce
 
 from __future__ import annotations
 
+import subprocess
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
+
+import psutil
 
 from labs.airflow import Airflow, AirflowError
 from labs.errors import LabError
@@ -60,6 +63,23 @@ class Services(Protocol):
             LabError: there is none on this lab's machines.
         """
 
+    def process(self, service: str, number: int) -> psutil.Process:
+        """The process, on this machine, that a service knows by that pid.
+
+        Raises:
+            NoSuchProcess: the service has none.
+        """
+
+    def run(
+        self, service: str, command: Sequence[str], *, text: str = "", **variables: str
+    ) -> subprocess.CompletedProcess[str]:
+        """Run a command where a service runs, as its user, with its environment but without the lab's marks.
+
+        Args:
+            text: what the command reads from its standard input.
+            variables: more of its environment.
+        """
+
     def kill(self, incarnation: Incarnation) -> None:
         """SIGKILL to the main process, and to nothing else."""
 
@@ -87,11 +107,17 @@ class Services(Protocol):
     def strays(self) -> list[str]:
         """What carries the lab's mark but belongs to no service's present incarnation, in words."""
 
+    def host(self, service: str) -> str:
+        """The address by which this machine reaches all ports of a service; "" while it does not run."""
+
     def refused(self, service: str) -> list[str]:
         """The addresses of a service on which nothing answers."""
 
     def addresses(self, service: str) -> list[str]:
         """The addresses of a service."""
+
+    def forget(self, service: str) -> list[str]:
+        """Delete what a stopped service keeps on disk: one without persistence would have kept nothing."""
 
     def small_disk(self, folder: Path) -> AbstractContextManager[Callable[[], str]]:
         """A folder on a small disk of its own meanwhile; gives a function that fills it and says so, with proof.

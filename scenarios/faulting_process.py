@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import socket
+import subprocess
 import xmlrpc.client
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -13,12 +13,14 @@ from typing import Any
 import psutil
 
 from components.platforms.process.supervisor import Supervisor
+from components.platforms.process.users import identity
 from labs import processes
 from labs.errors import LabError
 from labs.runs import TaskInstance
 from labs.waiting import until
 from scenarios import cutting, filling
 from scenarios.faulting import Incarnation
+from scenarios.machine import accepts, ancestors, lives, told
 
 
 class ProcessServices:
@@ -57,6 +59,28 @@ class ProcessServices:
             if process.pid == ti.pid:
                 return Incarnation(ti.label, str(process.pid), (process, *process.children(recursive=True)))
         raise LabError(f"process {ti.pid} of {ti.label}, on {ti.hostname}, is none of this lab's processes")
+
+    def process(self, service: str, number: int) -> psutil.Process:
+        return psutil.Process(number)
+
+    def run(
+        self, service: str, command: Sequence[str], *, text: str = "", **variables: str
+    ) -> subprocess.CompletedProcess[str]:
+        main = self.incarnation(service).parts[0]
+        environment = {**main.environ(), **variables}
+        for mark in (processes.LAB_MARK, processes.SERVICE_MARK):
+            del environment[mark]
+        return subprocess.run(
+            command,
+            env=environment,
+            cwd="/",
+            input=text,
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+            **identity(main.uids().real),
+        )
 
     def kill(self, incarnation: Incarnation) -> None:
         incarnation.parts[0].kill()
@@ -107,9 +131,9 @@ class ProcessServices:
 
     def awake(self, incarnation: Incarnation) -> list[str]:
         return [
-            _told(process)
+            told(process)
             for process in incarnation.parts
-            if not _lives(process) or process.status() != psutil.STATUS_STOPPED
+            if not lives(process) or process.status() != psutil.STATUS_STOPPED
         ]
 
     def start(self, service: str) -> None:
@@ -118,21 +142,23 @@ class ProcessServices:
             rpc.startProcess(service, False)
 
     def remains(self, incarnation: Incarnation) -> list[str]:
-        return [_told(process) for process in incarnation.parts if _lives(process)]
+        return [told(process) for process in incarnation.parts if lives(process)]
 
     def strays(self) -> list[str]:
         daemon = int((self._home / "supervisord.pid").read_text())
         return [
-            _told(process)
+            told(process)
             for process in processes.marked(str(self._home))
-            if process.pid != daemon and _lives(process) and daemon not in _ancestors(process)
+            if process.pid != daemon and lives(process) and daemon not in ancestors(process)
         ]
+
+    def host(self, service: str) -> str:
+        return "127.0.0.1"
 
     def addresses(self, service: str) -> list[str]:
         return self._endpoints[service]
 
     def forget(self, service: str) -> list[str]:
-        """Delete what a stopped service keeps on disk: one without persistence would have kept nothing."""
         files = [file for file in (self._home / f"{service}-data").rglob("*") if file.is_file()]
         for file in files:
             file.unlink()
@@ -156,33 +182,5 @@ class ProcessServices:
             yield proof
 
     def refused(self, service: str) -> list[str]:
-        return [address for address in self._endpoints[service] if not _accepts(address)]
-
-
-def _lives(process: psutil.Process) -> bool:
-    try:
-        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return False
-
-
-def _ancestors(process: psutil.Process) -> set[int]:
-    try:
-        return {parent.pid for parent in process.parents()}
-    except psutil.NoSuchProcess:
-        return set()
-
-
-def _told(process: psutil.Process) -> str:
-    with contextlib.suppress(psutil.Error):
-        return f"{process.pid} {' '.join(process.cmdline())[:80].strip()}"
-    return f"{process.pid} (gone)"
-
-
-def _accepts(address: str) -> bool:
-    host, _, port = address.rpartition(":")
-    try:
-        socket.create_connection((host, int(port)), timeout=2).close()
-    except OSError:
-        return False
-    return True
+        split = [address.rpartition(":") for address in self._endpoints[service]]
+        return [f"{host}:{port}" for host, _, port in split if not accepts(host, int(port))]

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import psutil
 from airflow_client.client import TaskInstanceApi, TaskInstanceResponse
 
 from labs.airflow import Airflow
 from labs.runs import Run, TaskInstance
 from labs.waiting import until
+from scenarios.containers import init_of, members
 
 
 @dataclass(frozen=True)
@@ -31,12 +34,32 @@ class Process:
 
 
 def process_table(host: Any) -> dict[int, Process]:
-    """The live processes of a testinfra host, by pid; what has ended but was not yet waited for is left out."""
+    """The live processes of a testinfra host, by pid; what has ended but was not yet waited for is left out.
+
+    Containers have no `ps`: theirs are looked up from this machine, with the pids that they have in there.
+    """
+    if host.backend.get_connection_type() == "docker":
+        return _of_container(members(init_of(host.backend.name)))
     found = {}
     for line in host.check_output("ps -ww -e -o pid=,ppid=,rss=,cputimes=,args=").splitlines():
         pid, ppid, rss, cpu, command = line.split(None, 4)
         if "<defunct>" not in command:
             found[int(pid)] = Process(int(pid), int(ppid), int(rss), int(cpu), command)
+    return found
+
+
+def _of_container(inside: Mapping[int, psutil.Process]) -> dict[int, Process]:
+    numbers, found = {process.pid: number for number, process in inside.items()}, {}
+    for number, process in inside.items():
+        with contextlib.suppress(psutil.Error), process.oneshot():
+            used = process.cpu_times()
+            found[number] = Process(
+                pid=number,
+                ppid=numbers.get(process.ppid(), 0),
+                rss=process.memory_info().rss // 1024,
+                cpu=int(used.user + used.system),
+                command=" ".join(process.cmdline()).strip(),
+            )
     return found
 
 

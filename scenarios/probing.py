@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
@@ -27,9 +28,9 @@ REPORT_FAILED = re.compile(r"this is the 1st time calling it|failed_heartbeats=1
 
 @contextmanager
 def deployed(airflow: Airflow, dags: Path, folder: Path = PROBES, tag: str = "probe") -> Iterator[frozenset[str]]:
-    """A folder of DAGs, linked into a running lab's DAG folder; gives the ids of its DAGs.
+    """A folder of DAGs, copied into a running lab's DAG folder; gives the ids of its DAGs.
 
-    On the way out the link is taken away, and Airflow forgets the DAGs with their runs. What a verification that
+    On the way out the copy is taken away, and Airflow forgets the DAGs with their runs. What a verification that
     was killed left of them is ended first: its tasks would hold slots.
 
     Args:
@@ -41,7 +42,20 @@ def deployed(airflow: Airflow, dags: Path, folder: Path = PROBES, tag: str = "pr
         WaitTimeout: the DAGs did not appear, or did not go.
     """
     files = {f"{folder.name}/{file.name}" for file in folder.glob("*.py")}
-    link = dags / folder.name
+    copy, away = dags / folder.name, dags.parent / f"{folder.name}.copy"  # a link would lead nowhere in a container
+
+    def put(there: bool) -> None:
+        """Whole or not at all: files are parsed meanwhile."""
+        shutil.rmtree(away, ignore_errors=True)
+        if copy.is_symlink():
+            copy.unlink()
+        elif copy.exists():
+            copy.rename(away)
+            shutil.rmtree(away)
+        if there:
+            shutil.copytree(folder, away, ignore=shutil.ignore_patterns("__pycache__"))
+            away.chmod(0o755)
+            away.rename(copy)
 
     def known(*, stale: bool = False) -> dict[str, str]:
         found: dict[str, str] = {}
@@ -73,12 +87,11 @@ def deployed(airflow: Airflow, dags: Path, folder: Path = PROBES, tag: str = "pr
                 _end(airflow, Run(run.dag_id, run.dag_run_id, run.state.value))
 
     end_runs()
-    link.unlink(missing_ok=True)
-    link.symlink_to(folder)
+    put(True)
     try:
         yield until(parsed, what=f"the DAGs of {folder.name} to be parsed", timeout=60, interval=0.5)
     finally:
-        link.unlink(missing_ok=True)
+        put(False)
         # only when the DAG processor has seen the folder gone will it not bring back what is deleted
         until(unparsed, what=f"the DAGs of {folder.name} to go", timeout=60, interval=0.5)
         end_runs()
@@ -93,12 +106,13 @@ class Execution:
 
     Attributes:
         try_number: the try for which Airflow had started it.
-        worker: its parent process.
+        service: in which it was executed; `pid` and `worker`, its parent process, are as that one knows them.
         started: epoch seconds; `ended` is None for one that has not come to its end.
     """
 
     task: str
     try_number: int
+    service: str
     pid: int
     worker: int
     started: float
@@ -124,17 +138,20 @@ class ProbeRun:
 
     Attributes:
         folder: where its tasks leave their files.
+        find: the process of this machine that a service knows by a pid.
     """
 
     airflow: Airflow
     run: Run
     folder: Path
+    find: Callable[[str, int], psutil.Process]
 
     def executions(self) -> list[Execution]:
         """What has been executed so far, in the order of the starts."""
         rows = [json.loads(file.read_text()) for file in self.folder.glob("*.json")]
         found = [
-            Execution(row["task"], row["try"], row["pid"], row["worker"], row["started"], row["ended"]) for row in rows
+            Execution(row["task"], row["try"], row["service"], row["pid"], row["worker"], row["started"], row["ended"])
+            for row in rows
         ]
         return sorted(found, key=lambda execution: execution.started)
 
@@ -183,9 +200,24 @@ class ProbeRun:
         until(probe, what=f"{slots} tasks of {self.run.dag_id} to run and the others to be queued", timeout=30)
         return found
 
+    def process(self, execution: Execution) -> psutil.Process:
+        """The process of this machine that executes a task.
+
+        Raises:
+            NoSuchProcess: it has ended.
+        """
+        return self.find(execution.service, execution.pid)
+
+    def lives(self, execution: Execution) -> bool:
+        """Whether the process of an execution is there."""
+        try:
+            return self.process(execution).is_running()
+        except psutil.NoSuchProcess:
+            return False
+
     def going_on(self) -> list[str]:
-        """The tasks of executions that have not come to their end, and whose process lives on this machine."""
-        return [each.task for each in self.executions() if not each.ended and psutil.pid_exists(each.pid)]
+        """The tasks of executions that have not come to their end, and whose process lives."""
+        return [each.task for each in self.executions() if not each.ended and self.lives(each)]
 
     def release(self) -> None:
         """Let every execution come to its end."""
@@ -203,7 +235,9 @@ def reports_fail(said: Callable[[], str], tasks: int) -> float:
 
 
 @contextmanager
-def probe_runs(airflow: Airflow, folder: Path) -> Iterator[Callable[..., ProbeRun]]:
+def probe_runs(
+    airflow: Airflow, folder: Path, find: Callable[[str, int], psutil.Process]
+) -> Iterator[Callable[..., ProbeRun]]:
     """Gives `start(dag_id, conf=None)`; on the way out no run of it, and no task of those, goes on."""
     started: list[ProbeRun] = []
 
@@ -212,7 +246,7 @@ def probe_runs(airflow: Airflow, folder: Path) -> Iterator[Callable[..., ProbeRu
         own.mkdir()
         own.chmod(0o777)  # a site runs its tasks as a user of its own
         run = airflow.trigger(dag_id, {"folder": str(own), **(conf or {})})
-        started.append(ProbeRun(airflow, run, own))
+        started.append(ProbeRun(airflow, run, own, find))
         return started[-1]
 
     try:

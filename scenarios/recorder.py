@@ -17,8 +17,10 @@ import psutil
 import pytest
 
 from labs.airflow import Airflow, AirflowError
+from labs.errors import LabError
 from labs.results import Claim, Kind, Result, Results, Verdict, secrets_of, undecided, worst
 from labs.runs import FINISHED_TASK, Run, TaskInstance
+from labs.service_logs import ServiceLog, service_logs
 
 LOG_LINES = 40
 PENDING = "had not started when the verification ended"
@@ -239,15 +241,12 @@ def _without_introspection(message: str) -> str:
 
 
 def _service_logs(outputs: Mapping[str, Any]) -> dict[str, str]:
-    roles = outputs.get("services", {}).values()
-    return {s["name"]: _tail(Path(s["log"])) for replicas in roles for s in replicas if s.get("log")}
+    return {name: _tail(log) for name, log in service_logs(outputs).items()}
 
 
-def _tail(path: Path) -> str:
+def _tail(log: ServiceLog) -> str:
     try:
-        with path.open("rb") as file:
-            file.seek(max(0, path.stat().st_size - 32_768))
-            lines = file.read().decode(errors="replace").splitlines()
-    except OSError as error:
+        lines = log.read().splitlines()
+    except (OSError, LabError) as error:
         return f"(no log: {error})"
     return "\n".join(lines[-LOG_LINES:])

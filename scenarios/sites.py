@@ -11,19 +11,16 @@ import subprocess
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
 import psutil
 from airflow_client.client.exceptions import ApiException
 
-from components.platforms.process.users import identity
-from labs import processes
 from labs.airflow import Airflow
 from labs.runs import Run, TaskInstance
 from labs.waiting import until
-from scenarios.faulting import late_fails
+from scenarios.faulting import Services, late_fails
 
 LOST = 15.0
 """Seconds without a heartbeat after which the labs' Airflow takes a site for lost: five `[edge] heartbeat_interval`."""
@@ -67,15 +64,11 @@ class Job:
 
 
 class Sites:
-    """The sites of one lab.
+    """The sites of one lab."""
 
-    Args:
-        home: the lab directory.
-    """
-
-    def __init__(self, airflow: Airflow, home: Path) -> None:
+    def __init__(self, airflow: Airflow, services: Services) -> None:
         self._airflow = airflow
-        self._home = home
+        self._services = services
 
     # -- as Airflow sees them
 
@@ -169,38 +162,17 @@ class Sites:
 
     def processes(self, name: str) -> list[psutil.Process]:
         """The worker, the supervisors of its tasks, and the tasks."""
-        return processes.marked(str(self._home), name)
+        return list(self._services.incarnation(name).parts)
 
     def worker(self, name: str) -> psutil.Process:
-        """The worker itself: none of the others is its parent."""
-        own = self.processes(name)
-        (worker,) = [process for process in own if process.ppid() not in {other.pid for other in own}]
-        return worker
+        """The worker itself."""
+        return self.processes(name)[0]
 
     def try_as(
         self, name: str, command: Sequence[str], *, text: str = "", **variables: str
     ) -> subprocess.CompletedProcess[str]:
-        """Run a command as a site's user, with its worker's environment but without the lab's marks.
-
-        Args:
-            text: what the command reads from its standard input.
-            variables: more of its environment.
-        """
-        worker = self.worker(name)
-        environment = {**worker.environ(), **variables}
-        for mark in (processes.LAB_MARK, processes.SERVICE_MARK):
-            del environment[mark]
-        return subprocess.run(
-            command,
-            env=environment,
-            cwd="/",
-            input=text,
-            capture_output=True,
-            text=True,
-            timeout=60,
-            check=False,
-            **identity(worker.uids().real),
-        )
+        """Run a command as a site's user, with its worker's environment but without the lab's marks."""
+        return self._services.run(name, command, text=text, **variables)
 
 
 def _site(row: Mapping[str, Any]) -> Site:

@@ -178,6 +178,12 @@ class Platform(Protocol):
     def volume(self, name: str, contents: Sequence[Path], opts: pulumi.ResourceOptions) -> Volume:
         """A shared folder that starts with `contents` (files and folders of this project)."""
 
+    def exchange(self, name: str, opts: pulumi.ResourceOptions) -> Volume:
+        """A folder that this machine and the services see under the same path: for files that they leave each other."""
+
+    def outside(self, volume: Volume) -> pulumi.Output[str]:
+        """Where this machine sees a volume that a service has been given."""
+
     def file(
         self, name: str, text: pulumi.Input[str], opts: pulumi.ResourceOptions, *, writable: bool = False
     ) -> Volume:

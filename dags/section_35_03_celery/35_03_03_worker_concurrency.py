@@ -106,7 +106,8 @@ def worker_concurrency():
         worker = app and app.current_task.request.hostname
         log.info("Task %s waited %.1f s; process %s of %s took it.", number, started - ready, process.pid, worker)
         time.sleep(seconds)
-        memory = sum(each.memory_full_info().uss for each in (process, psutil.Process())) // 2**20
+        held = [each.memory_info() for each in (process, psutil.Process())]
+        memory = sum(each.rss - each.shared for each in held) // 2**20
         where = {"worker": worker, "process": process.pid, "pid": os.getpid(), "memory_mb": memory}
         return {"number": number, "seconds": seconds, "started": started, "ended": time.time(), **where}
 

@@ -97,7 +97,8 @@ ENDED = ("running", "success", "failed", "skipped", "upstream_failed", "removed"
 
 def api(method, path, body=None, found=()):
     """An answer of this deployment's REST API; None for the HTTP status `found`."""
-    base = conf.get("api", "base_url").rstrip("/")
+    # where components reach it, which may be another address than people use
+    base = conf.get("core", "execution_api_server_url").rstrip("/").removesuffix("/execution")
 
     def send(method, url, body, headers):
         data = None if body is None else json.dumps(body).encode()

@@ -136,7 +136,8 @@ def ha_executor_setup():
     @task
     def health():
         """Looks at each kind of service, and at each worker."""
-        url = conf.get("api", "base_url").rstrip("/") + "/api/v2/monitor/health"
+        api = conf.get("core", "execution_api_server_url").rstrip("/").removesuffix("/execution")
+        url = f"{api}/api/v2/monitor/health"
         with urllib.request.urlopen(url, timeout=10) as answer:
             kinds = {kind: said["status"] for kind, said in json.load(answer).items() if said}
         app = celery_app()

@@ -15,6 +15,7 @@ import requests
 from docker.errors import DockerException, NotFound
 from docker.types import EndpointConfig, LogConfig, Mount
 
+from labs import processes
 from labs.daemon import daemon
 from labs.engines.base import name_of
 from labs.engines.deployment import changed_keys
@@ -46,6 +47,7 @@ class _Kind:
         with daemon() as client:
             found = self._found(client, str(news["name"]))
             drifted = found is None or found.id != id
+            olds = {key: value for key, value in olds.items() if key in self.shape}
             running = found is None or self._as_it_should_be(found, news)
         changed = changed_keys(olds, news)
         replaces = tuple(key for key in changed if key not in self.in_place) or (("id",) if drifted else ())
@@ -66,7 +68,7 @@ class _Kind:
                 made = self._make(client, name, news)
             except (DockerException, requests.RequestException) as error:
                 raise LabError(f"the {self.kind} {name} could not be made: {_said(error)}") from error
-        return str(made.id), dict(news)
+            return str(made.id), {**news, **self._given(made)}
 
     def update(self, urn: str, id: str, olds: Values, news: Values) -> Values:
         raise LabError(f"the {self.kind} {news['name']} cannot be changed in place, a defect of this project")
@@ -79,6 +81,10 @@ class _Kind:
                     self._remove(found, outputs)
                 except (DockerException, requests.RequestException) as error:
                     raise LabError(f"the {self.kind} {outputs['name']} could not be removed: {_said(error)}") from error
+
+    def _given(self, made: Any) -> Values:
+        """What the daemon chose."""
+        return {}
 
     def _as_it_should_be(self, found: Any, news: Values) -> bool:
         return True
@@ -126,6 +132,9 @@ class VolumeProvider(_Kind):
 
     def _make(self, client: Any, name: str, news: Values) -> Any:
         return client.volumes.create(name, labels=_labels(news))
+
+    def _given(self, made: Any) -> Values:
+        return {"mountpoint": made.attrs["Mountpoint"]}
 
 
 class ContainerProvider(_Kind):
@@ -193,7 +202,7 @@ class ContainerProvider(_Kind):
 
     def _remove(self, found: Any, news: Values) -> None:
         with suppress(NotFound):
-            grace = int(news.get("destroyGraceSeconds", 0))
+            grace = int(processes.grace(float(news.get("destroyGraceSeconds", 0))))
             if grace and found.status == "running":
                 with suppress(requests.ReadTimeout):
                     found.stop(timeout=grace)

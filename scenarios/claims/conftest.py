@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-import shutil
-import subprocess
+import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -16,34 +15,21 @@ from labs.airflow import Airflow
 from labs.runs import Run, TaskInstance
 from labs.waiting import until
 from scenarios.dispatching import EightTasks, executor_events, look, queued_tasks
-from scenarios.faulting_process import ProcessServices
+from scenarios.faulting import Services
 from scenarios.probing import probe_runs
 from scenarios.seeds import EXECUTORS, OPTIONS
 
 
 @pytest.fixture(scope="session")
-def installed(lab: Any, services: ProcessServices, tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, Any]:
+def installed(lab: Any, services: Services) -> Mapping[str, Any]:
     """What the installed Airflow says of itself, in the environment of the running scheduler."""
     scheduler = lab.outputs["services"]["scheduler"][0]["name"]
-    environment = services.incarnation(scheduler).parts[0].environ()
-    answer = tmp_path_factory.mktemp("installed") / "answer.json"
-    done = subprocess.run(
-        [
-            str(shutil.which("python", path=environment["PATH"])),
-            str(Path(__file__).with_name("installed.py")),
-            str(answer),
-        ],
-        input=json.dumps({"executors": EXECUTORS, "options": [option[:2] for option in OPTIONS]}),
-        env=environment,
-        cwd=answer.parent,
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
+    question = json.dumps({"executors": EXECUTORS, "options": [option[:2] for option in OPTIONS]})
+    script = Path(__file__).with_name("installed.py").read_text()
+    done = services.run(scheduler, ["python", "-c", script], text=question)
     if done.returncode:
         raise RuntimeError(f"Airflow's interpreter ended with {done.returncode}: {done.stderr[-2000:]}")
-    found: Mapping[str, Any] = json.loads(answer.read_text())
+    found: Mapping[str, Any] = json.loads(done.stdout.splitlines()[-1])
     return found
 
 
@@ -52,11 +38,10 @@ def eight_tasks(
     lab: Any,
     executor: str,
     airflow: Airflow,
-    services: ProcessServices,
+    services: Services,
     probes: frozenset[str],
     service_log: Callable[[str], Callable[[], str]],
     timeline: Callable[[Run], list[TaskInstance]],
-    tmp_path_factory: pytest.TempPathFactory,
 ) -> EightTasks:
     """Eight tasks on the lab's slots, looked at from outside."""
     if executor != "LocalExecutor":
@@ -66,12 +51,17 @@ def eight_tasks(
     slots = int(lab.outputs["options"]["core.parallelism"])
     main = services.incarnation("scheduler").parts[0]
     said = service_log("scheduler")
-    with probe_runs(airflow, tmp_path_factory.mktemp("eight")) as start:
+    with (
+        tempfile.TemporaryDirectory(dir=lab.outputs["paths"]["exchange"]) as folder,
+        probe_runs(airflow, Path(folder), services.process) as start,
+    ):
+        Path(folder).chmod(0o711)
         idle = look(main)
         probe = start("probe_executions")
         executions = probe.wait_for_full_slots(slots)
         full, during = look(main), airflow.task_instances(probe.run)
-        ancestors = {e.task: (e.worker, psutil.Process(e.worker).ppid()) for e in executions}
+        parents = {each.task: psutil.Process(probe.process(each).ppid()) for each in executions}
+        ancestors = {task: (parent.pid, parent.ppid()) for task, parent in parents.items()}
         probe.release()
         run = airflow.wait(probe.run)
         after = timeline(run)

@@ -3,7 +3,6 @@
 Hint: the broker's list of a queue is its depth; the pool of a worker is below its main process.
 """
 
-import socket
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -24,7 +23,8 @@ RESIZE = """
 import sys
 from airflow.providers.celery.executors.celery_executor_utils import app
 method, by, worker = sys.argv[1:]
-print(getattr(app.control, method)(int(by), destination=[worker], reply=True, timeout=5))
+(full,) = [name for reply in app.control.ping(timeout=5) for name in reply if name.startswith(f"{worker}@")]
+print(getattr(app.control, method)(int(by), destination=[full], reply=True, timeout=5))
 """
 
 
@@ -36,7 +36,7 @@ def larger_pool(celery, worker, by) -> Iterator[None]:
         return len(celery.worker(worker).children())
 
     def resize(method, wanted):
-        told = celery.python("-c", RESIZE, method, str(by), f"{worker}@{socket.gethostname()}")
+        told = celery.python("-c", RESIZE, method, str(by), worker)
 
         def probe():
             return (True if pool() == wanted else None), f"it has {pool()}; {told.strip()}"
@@ -114,7 +114,7 @@ def test_no_broker(airflow, faults, executing, start_probe, evidence, claim):
 def test_isolation(airflow, celery, executing, start_probe, evidence, claim):
     """Question 3 of seed 001: tasks of a worker are processes of their own, of one user on one machine."""
     probe = start_probe("probe_executions")
-    running = [psutil.Process(each.pid) for each in probe.wait_for_full_slots(executing.slots)]
+    running = [probe.process(each) for each in probe.wait_for_full_slots(executing.slots)]
     (worker,) = executing.services
     main = celery.worker(worker)
     rows = [
@@ -143,15 +143,16 @@ def test_isolation(airflow, celery, executing, start_probe, evidence, claim):
     claim("CeleryExecutor: not as isolated as KubernetesExecutor", "seed 001", verdict, numbers)
 
 
-def test_workers_report_to_the_database(lab, celery, executing, start_probe, evidence, claim):
+def test_workers_report_to_the_database(lab, celery, services, executing, start_probe, evidence, claim):
     """Seed 001: status goes to the metadata database. Since Airflow 3 it goes to the API server."""
     probe = start_probe("probe_executions")
-    running = probe.wait_for_full_slots(executing.slots)
+    running = [probe.process(each) for each in probe.wait_for_full_slots(executing.slots)]
     (worker,) = executing.services
-    database = lab.outputs["services"]["metadata-database"][0]["endpoints"]["sql"]
-    supervisors = [psutil.Process(psutil.Process(each.pid).ppid()) for each in running]
+    (server,) = lab.outputs["services"]["metadata-database"]
+    database = f"{services.host(server['name'])}:{server['endpoints']['sql'].rpartition(':')[2]}"
+    supervisors = [psutil.Process(each.ppid()) for each in running]
     to = [f"{c.raddr.ip}:{c.raddr.port}" for each in supervisors for c in each.net_connections("tcp") if c.raddr]
-    own = [c for each in running for c in psutil.Process(each.pid).net_connections("tcp") if c.raddr]
+    own = [c for each in running for c in each.net_connections("tcp") if c.raddr]
     numbers = {
         "tasks running": len(running),
         "connections of their supervisors": dict(

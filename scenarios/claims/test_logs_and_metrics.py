@@ -31,7 +31,7 @@ def test_where_prometheus_finds_metrics(lab, services, evidence, claim):
     for role in ("api-server", "scheduler"):
         name = lab.outputs["services"][role][0]["name"]
         ports = _listens(services.incarnation(name).parts)
-        rows += [{"service": role, "port": port, **_metrics(port)} for port in ports]
+        rows += [{"service": role, "port": port, **_metrics(services.host(name), port)} for port in ports]
         rows += [] if ports else [{"service": role, "port": "none", "status": "", "metrics": False}]
     evidence("GET /metrics", rows)
     exposed = [row["service"] for row in rows if row["metrics"]]
@@ -48,9 +48,9 @@ def _listens(parts):
     return sorted({c.laddr.port for c in connections if c.status == "LISTEN"})
 
 
-def _metrics(port):
+def _metrics(host, port):
     try:
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as answer:
+        with urllib.request.urlopen(f"http://{host}:{port}/metrics", timeout=10) as answer:
             text, status = answer.read().decode(errors="replace"), answer.status
     except urllib.error.HTTPError as error:
         return {"status": error.code, "metrics": False}

@@ -13,7 +13,7 @@ from labs import processes
 from labs.paths import run_directory
 from scenarios.judge import max_concurrent, span, states, waits
 
-pytestmark = pytest.mark.needs(executor="LocalExecutor", platform="process")
+pytestmark = pytest.mark.needs(executor="LocalExecutor")
 
 DAY = 24 * 3600
 

@@ -15,7 +15,7 @@ import pytest
 from scenarios.faulting import late_fails
 from scenarios.probing import deployed
 
-pytestmark = pytest.mark.needs(replicas="dag-processor", platform="process")
+pytestmark = pytest.mark.needs(replicas="dag-processor")
 
 TEXT = """
 from airflow.sdk import dag, task

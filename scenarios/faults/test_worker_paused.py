@@ -9,7 +9,6 @@ Source: https://airflow.apache.org/docs/apache-airflow/stable/configurations-ref
 Hint: the worker's log says "Server indicated the task shouldn't be running anymore" of each old process.
 """
 
-import psutil
 import pytest
 
 from labs.waiting import until
@@ -37,7 +36,7 @@ def test_what_was_given_up_is_not_finished_too(lab, airflow, faults, executing, 
         again = probe.wait_for_executions(3, timeout=60)[2]
 
         def ended():
-            living = [each.pid for each in old if psutil.pid_exists(each.pid)]
+            living = [each.pid for each in old if probe.lives(each)]
             return (None if living else True), f"{living} go on"
 
         until(ended, what="the old processes to be ended", timeout=60)

@@ -29,7 +29,8 @@ class Wait(BaseOperator):
     def leave(self, context, what):
         now, ti = time.time(), context["ti"]
         file = Path(context["params"]["folder"], f"{ti.task_id}-{what}-{time.time_ns()}.json")
-        who = {"task": f"{ti.task_id} {what}", "try": ti.try_number, "pid": os.getpid(), "worker": os.getppid()}
+        where = {"service": os.environ["AIRFLOW_LAB_SERVICE"], "pid": os.getpid(), "worker": os.getppid()}
+        who = {"task": f"{ti.task_id} {what}", "try": ti.try_number, **where}
         file.with_suffix(".new").write_text(json.dumps({**who, "started": now, "ended": now}))
         file.with_suffix(".new").replace(file)
 

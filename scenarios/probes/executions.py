@@ -24,7 +24,8 @@ PARAMS = {
 def execute(params, ti):
     """Leave a file that says who executes what since when, and at the end, until when."""
     folder, release = Path(params["folder"]), Path(params["folder"], "release")
-    who = {"task": ti.task_id, "try": ti.try_number, "pid": os.getpid(), "worker": os.getppid()}
+    where = {"service": os.environ["AIRFLOW_LAB_SERVICE"], "pid": os.getpid(), "worker": os.getppid()}
+    who = {"task": ti.task_id, "try": ti.try_number, **where}
     seen = {**who, "started": time.time()}
     file = folder / f"{ti.task_id}-try{ti.try_number}-pid{os.getpid()}-{time.time_ns()}.json"
 

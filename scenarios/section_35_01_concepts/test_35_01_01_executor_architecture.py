@@ -7,6 +7,8 @@ from itertools import pairwise
 
 import pytest
 
+from labs.paths import run_directory
+from labs.processes import marked, number
 from scenarios.judge import followed
 from scenarios.observing import process_table
 
@@ -54,11 +56,8 @@ def test_the_worker_is_the_recorded_process(path, evidence):
 @pytest.mark.needs(executor="LocalExecutor")
 def test_the_workers_parent_is_the_scheduler(path, lab, host, evidence):
     """On LocalExecutor the task's process is a child of a worker process, and that one of the lab's scheduler."""
-    scheduler = host("scheduler")
-    home = f"AIRFLOW_HOME={lab.outputs['paths']['home']}"
-    # -s: processes of others, and those that end meanwhile; awk because one such error is no failure
-    lists = scheduler.run("grep -lsxz %s /proc/[0-9]*/environ", home).stdout.split()
-    own, table = {int(file.split("/")[2]) for file in lists}, process_table(scheduler)
+    own = {number(process) for process in marked(str(run_directory(lab.name)), "scheduler")}
+    table = process_table(host("scheduler"))
     chain = [process["pid"] for process in path.xcom("worker")["processes"]]
     above = [table[pid] for pid in chain[1:3]]
     evidence("parents of the task", [{"pid": p.pid, "parent": p.ppid, "command": p.command} for p in above])

@@ -7,6 +7,7 @@ from collections import Counter
 
 import pytest
 
+from labs.processes import number
 from scenarios.judge import max_concurrent
 from scenarios.observing import Look, Observation, process_table
 from stacks.catalogue import find_lab
@@ -87,7 +88,7 @@ def test_a_free_process_takes_the_next_task(loaded, slots, celery, evidence):
     assert all(taken[slow] < taken[other] for other in taken if other != slow), "the slow task cost the others nothing"
     assert slow in parents, "the process table never showed the slow task below the process that it named"
     assert parents <= set(taken), "a task ran below a process that no task named"
-    pool = {child.pid for child in celery.worker("default-1").children(recursive=True)}
+    pool = {number(child) for child in celery.worker("default-1").children(recursive=True)}
     assert set(taken) <= pool, "these are not processes of the worker"
 
 

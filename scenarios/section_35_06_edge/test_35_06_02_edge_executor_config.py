@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from components.platforms.process.users import give
-from labs.lab import log_files
+from labs.service_logs import service_logs
 from scenarios.sites import LOST, UP
 from stacks.catalogue import find_lab
 
@@ -103,7 +103,7 @@ def test_only_signed_requests_get_in(configured, airflow, lab, evidence):
 def test_the_secret_is_not_told(configured, sites, lab, evidence):
     """The secret with which the sites sign stands in no log, no command line, and no file that others can read."""
     secret = sites.worker("site-a").environ()["AIRFLOW__API_AUTH__JWT_SECRET"]
-    logs = {name: path.read_text(errors="replace") for name, path in log_files(lab.outputs).items()}
+    logs = {name: log.read() for name, log in service_logs(lab.outputs).items()}
     logs |= {ti.task_id: configured.log(ti.task_id) for ti in configured.instances}
     lines = {f"command line of {p.pid}": " ".join(p.cmdline()) for name in sites.all() for p in sites.processes(name)}
     telling = [where for where, text in {**logs, **lines}.items() if secret in text]

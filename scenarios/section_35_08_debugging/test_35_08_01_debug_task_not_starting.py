@@ -5,13 +5,14 @@ Hint: run the DAG's file itself, as its documentation says: it prints what `diag
 
 import json
 from datetime import datetime, timedelta, timezone
-from pathlib import Path
 
 import pytest
 from airflow_client.client import DAGApi, DAGPatchBody, DagRunApi, PoolApi, TriggerDAGRunPostBody
 
+from components.dag_folder import DAGS
 from labs.airflow import AirflowError
 from labs.runs import Run
+from labs.service_logs import service_logs
 from labs.waiting import WaitTimeout, until
 from scenarios.changing import pool_slots
 from scenarios.observing import Look, Observation
@@ -63,12 +64,13 @@ def test_the_causes_are_right(stuck, celery, evidence):
     assert all(queue in told["nobody_takes_me"]["fact"] for queue in served), "it does not say which queues are served"
 
 
+@pytest.mark.needs(platform="process")  # a container's log is with Docker, where no task can read it
 def test_the_scheduler_said_so_too(stuck, lab, evidence):
     """Its log names the missing pool, and queued the task that nobody takes; it says nothing of the third."""
     run, _ = stuck
     said = run.xcom("review_scheduler_log")
     evidence("told", said)
-    log = Path(lab.outputs["services"]["scheduler"][0]["log"]).read_text(errors="replace")
+    log = service_logs(lab.outputs)["scheduler"].read()
     assert said["refused"], "the refusal was not found"
     assert said["refused"] in log
     assert said["queued"] == ["nobody_takes_me"]
@@ -94,11 +96,11 @@ def test_the_cures_work(stuck, evidence):
 def told(airflow, celery, lab):
     """`told(run, cause, *tasks)`: wait until the helper, called from a shell, gives this cause for a task; its row."""
     airflow.wait_for_dag(DAG, file=f"{DAG}.py")
-    (file,) = Path(lab.outputs["paths"]["dags"]).glob(f"*/{DAG}.py")
+    (file,) = DAGS.glob(f"*/{DAG}.py")
 
     def told(run, cause, *tasks):
         def probe():
-            printed = celery.python(str(file), run.dag_id, run.run_id, *tasks)
+            printed = celery.python("-c", file.read_text(), run.dag_id, run.run_id, *tasks)
             rows = json.loads(printed[printed.index("[") :])
             found = [row for row in rows if row["cause"] == cause]
             return (
@@ -148,7 +150,7 @@ def test_causes_in_another_run(dag_id, cause, state, start_probe, told, evidence
     assert second.executions() == []
 
 
-def test_the_past(airflow, probes, tmp_path, told, evidence):
+def test_the_past(airflow, probes, exchange, told, evidence):
     """With `depends_on_past` a task waits for its own success in the run before; only runs with a date have a past."""
 
     def run(date, folder):
@@ -159,11 +161,11 @@ def test_the_past(airflow, probes, tmp_path, told, evidence):
         return Run("probe_past", made.dag_run_id, "queued")
 
     today = datetime.now(timezone.utc)
-    assert airflow.wait(run(today - timedelta(days=1), tmp_path / "missing")).state == "failed"
-    row = told(run(today, tmp_path), "past")
+    assert airflow.wait(run(today - timedelta(days=1), exchange / "missing")).state == "failed"
+    row = told(run(today, exchange), "past")
     evidence("told", row)
     assert row["state"] is None
-    assert not list(tmp_path.iterdir())
+    assert not list(exchange.iterdir())
 
 
 def test_a_paused_dag(start_probe, airflow, told, evidence):

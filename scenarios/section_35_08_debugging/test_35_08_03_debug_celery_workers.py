@@ -4,11 +4,11 @@ Hint: the log of the worker `default-1` says which of its processes died, and of
 """
 
 import re
-from pathlib import Path
 
 import pytest
 
 from labs.results import plain
+from labs.service_logs import service_logs
 
 pytestmark = pytest.mark.needs(executor="CeleryExecutor", section="35.8")
 
@@ -63,10 +63,10 @@ def test_a_pool_process_that_dies_is_replaced(ran, airflow, services, workers, l
     """The worker's log names the very process and the signal; the worker lived on; another process took the retry."""
     ti, told = ran.one("crash_of_the_pool"), ran.xcom("crash_of_the_pool")
     (killed,) = re.findall(r"Process (\d+), above me, is killed", airflow.log(ti, try_number=1))
-    (log,) = [Path(each["log"]) for each in lab.outputs["services"]["worker"] if each["name"] == ti.hostname]
-    lines = [line for line in log.read_text(errors="replace").splitlines() if re.search(rf"\b{killed}\b", line)]
+    said = service_logs(lab.outputs)[ti.hostname].read()
+    lines = [line for line in said.splitlines() if re.search(rf"\b{killed}\b", line)]
     evidence("the worker's log of the process that died", lines[-3:])
-    assert any("SIGKILL" in line and "exited" in line for line in lines), f"{log} does not say that {killed} died"
+    assert any("SIGKILL" in line and "exited" in line for line in lines), f"nothing says that {killed} died"
     assert (ti.state, ti.try_number, told["try"]) == ("success", 2, 2)
     assert told["supervisor"] != int(killed)
     assert {each: services.incarnation(each).id for each in workers} == workers, "a whole worker died"

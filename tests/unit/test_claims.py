@@ -83,7 +83,9 @@ def seen() -> EightTasks:
         ended=quiet,
         during=[instance(number, "running" if number <= 4 else "queued") for number in range(1, 9)],
         after=[instance(number, "success") for number in range(1, 9)],
-        executions=[Execution(f"work_{n}", 1, 100 + n, 20 + n, NOON.timestamp(), None) for n in range(1, 5)],
+        executions=[
+            Execution(f"work_{n}", 1, "scheduler", 100 + n, 20 + n, NOON.timestamp(), None) for n in range(1, 5)
+        ],
         queued=frozenset(NAMES),
         ancestors={f"work_{n}": (20 + n, 10) for n in range(1, 5)},
         events={

@@ -31,7 +31,9 @@ class Thing:
 
     @property
     def attrs(self) -> dict[str, Any]:
-        return {"Config": {"Labels": self.labels}} if self.kind == "containers" else {"Labels": self.labels}
+        if self.kind == "containers":
+            return {"Config": {"Labels": self.labels}}
+        return {"Labels": self.labels, "Mountpoint": f"/volumes/{self.name}"}
 
     def __getattr__(self, verb: str) -> Any:
         def act(**given: Any) -> None:

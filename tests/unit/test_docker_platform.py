@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -14,7 +15,7 @@ from docker.errors import NotFound
 
 from components.platforms.docker import resources
 from components.platforms.docker.platform import exports, probe_command
-from components.platforms.docker.resources import _HostFileProvider, _LabDirectoryProvider, _ReadyProvider
+from components.platforms.docker.resources import _HostFileProvider, _HostFolderProvider, _ReadyProvider
 from components.secrets import NAMES
 from labs.engines.base import PROJECT, Event, Stack, name_of, type_of
 from labs.engines.docker import ContainerProvider
@@ -43,7 +44,11 @@ class Pretender:
     def create(self, urn: str, news: Values) -> tuple[str, Values]:
         kind, name = type_of(urn).rpartition(":")[2], name_of(urn)
         self.made[kind, name] = news
-        given = {"LabSecrets": {each: f"hidden-{each}" for each in NAMES}, "LoopbackPort": {"port": "28099"}}
+        given = {
+            "LabSecrets": {each: f"hidden-{each}" for each in NAMES},
+            "LoopbackPort": {"port": "28099"},
+            "Volume": {"mountpoint": f"/volumes/{name}"},
+        }
         return name, {**news, **given.get(kind, {})}
 
     def update(self, urn: str, id: str, olds: Values, news: Values) -> Values:
@@ -121,6 +126,10 @@ def test_services_see_their_folders_and_no_others(declared: Declared) -> None:
     assert scheduler["/lab/airflow"] is False
     assert scheduler["/lab/airflow/airflow.cfg"] is True
     assert scheduler["/lab/dags/section_35_01_concepts"] is True
+    assert scheduler["/lab/dags"] is True
+    exchange = declared.outputs["paths"]["exchange"]
+    assert scheduler[exchange] is False  # under the same path as on this machine
+    assert declared.outputs["paths"]["logs"] == "/volumes/airflow/logs"
     assert set(seen["metadata-database"]) == {"/lab/metadata-database-data", "/run/lab/secrets"}
     assert "/lab/migration-script/migrate.py" in seen["migration"]
 
@@ -149,7 +158,7 @@ def test_settings_reach_a_shell_as_they_are() -> None:
 
 def test_a_file_is_changed_where_a_container_sees_it(tmp_path: Path) -> None:
     home = tmp_path / "lab"
-    _LabDirectoryProvider().create({"path": str(home)})
+    _HostFolderProvider().create({"path": str(home), "mode": 0o700, "folders": []})
     assert home.stat().st_mode & 0o777 == 0o700
     props = {"path": str(home / "passwords.json"), "text": "one", "writable": True}
     provider = _HostFileProvider()
@@ -254,7 +263,10 @@ def test_a_lab_without_a_daemon_touches_nothing(monkeypatch: pytest.MonkeyPatch)
     assert not lab_directory("t-no-daemon").exists()
 
 
-def test_scenarios_refuse_a_lab_that_they_cannot_look_into() -> None:
+def test_scenarios_refuse_a_lab_that_they_cannot_look_into(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    check_verifiable("docker")
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
     check_verifiable("process")
-    with pytest.raises(UsageError, match="cannot judge a lab on the platform docker yet"):
+    with pytest.raises(UsageError, match="only root of a Linux machine may do: verify as root, or on"):
         check_verifiable("docker")

@@ -26,9 +26,10 @@ from components.platforms.base import (
     Volume,
     digest,
 )
-from components.platforms.docker.resources import BuiltImage, HostFile, LabDirectory, Ready
+from components.platforms.docker.resources import BuiltImage, HostFile, HostFolder, Ready
 from components.platforms.process.resources import LoopbackPort
 from labs.daemon import OWNER
+from labs.processes import marks
 
 LOOPBACK, ANYWHERE = "127.0.0.1", "0.0.0.0"
 
@@ -111,11 +112,13 @@ class DockerPlatform:
         self._home = home
         self._lab = home.parent.name
         self._prefix = f"airflow-lab-{self._lab}"
-        self._directory = LabDirectory("home", str(home))
+        # closed to other users of this machine: a mount needs no way to what is mounted
+        self._directory = HostFolder("home", str(home), 0o700)
         self._network = docker.Network("network", name=self._prefix, labels=self._labels("network"))
         self._images: dict[Image, BuiltImage] = {}
         self._published: dict[Port, LoopbackPort] = {}
         self._mounts: dict[str, list[Mount]] = {}
+        self._outside: dict[str, pulumi.Output[str]] = {}
 
     def offers(self, image: Image) -> bool:
         """Every image has a recipe."""
@@ -141,7 +144,20 @@ class DockerPlatform:
             self._mounts[name] = [_bind(str(path), f"{target}/{path.name}") for path in contents]
         else:
             self._mounts[name] = [self._shared(name, opts)]
+        if contents and all(path.is_dir() for path in contents):  # more may be put beside them while services run
+            folder = self._folder(name, 0o755, [path.name for path in contents], opts)
+            self._mounts[name].insert(0, _bind(folder.path, target))
         return Volume(pulumi.Output.from_input(target), name)
+
+    def exchange(self, name: str, opts: pulumi.ResourceOptions) -> Volume:
+        """A folder of the lab directory, mounted where it is."""
+        path = self._folder(name, 0o755, [], opts).path
+        self._mounts[name] = [_bind(path, str(self._home / name), read_only=False)]
+        return Volume(path, name)
+
+    def outside(self, volume: Volume) -> pulumi.Output[str]:
+        """In the lab directory, or where Docker keeps its volumes, which is open to root alone."""
+        return self._outside[volume.name]
 
     def file(
         self, name: str, text: pulumi.Input[str], opts: pulumi.ResourceOptions, *, writable: bool = False
@@ -189,7 +205,7 @@ class DockerPlatform:
             image=self._image(spec.image).reference,
             entrypoints=["/bin/sh", "-c", ENTRY, name, *ENTRY_POINTS.get(spec.image, ())],
             command=list(spec.command),
-            envs=pulumi.Output.from_input(dict(spec.environment)).apply(
+            envs=pulumi.Output.from_input({**marks(str(self._home), name), **spec.environment}).apply(
                 lambda given: [f"{key}={value}" for key, value in sorted(given.items())]
             ),
             mounts=[docker.ContainerMountArgs(**mount) for mount in mounts],
@@ -213,6 +229,12 @@ class DockerPlatform:
         props = {"name": name, "container": container.id, "health": seen, "test": test, "job": job}
         return Ready(f"{name}-ready", props, parent)
 
+    def _folder(self, name: str, mode: int, folders: Sequence[str], opts: pulumi.ResourceOptions) -> HostFolder:
+        path = self._directory.path.apply(lambda home: f"{home}/{name}")
+        folder = HostFolder(f"{name}-folder", path, mode, folders, opts)
+        self._outside[name] = folder.path
+        return folder
+
     def _image(self, image: Image) -> BuiltImage:
         if image not in self._images:
             self._images[image] = BuiltImage(f"{image}-image", image)
@@ -235,6 +257,7 @@ class DockerPlatform:
     def _shared(self, name: str, opts: pulumi.ResourceOptions) -> Mount:
         """A Docker volume that belongs to the user of all services, as Docker itself gives it to root."""
         volume = docker.Volume(name, name=f"{self._prefix}-{name}", labels=self._labels("volume"), opts=opts)
+        self._outside[name] = volume.mountpoint
         target = f"{ROOT}/{name}"
         owner = docker.Container(
             f"{name}-owner",

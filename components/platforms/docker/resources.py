@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,21 +26,27 @@ from labs.waiting import until
 Props = dict[str, Any]
 
 
-class _LabDirectoryProvider(ResourceProvider):
+def _folders(props: Props) -> list[Path]:
+    return [Path(props["path"]), *(Path(props["path"], name) for name in props["folders"])]
+
+
+class _HostFolderProvider(ResourceProvider):
     def create(self, props: Props) -> CreateResult:
-        path = Path(props["path"])
         try:
-            path.mkdir(parents=True, exist_ok=True)
-            path.chmod(0o700)
+            for folder in _folders(props):
+                folder.mkdir(parents=True, exist_ok=True)
+                folder.chmod(int(props["mode"]))
         except OSError as error:
             raise LabError(
-                f"the lab directory {path} cannot be written ({error.strerror}); make room or make it writable"
+                f"the lab directory {props['path']} cannot be written ({error.strerror}); make room or make it writable"
             ) from error
-        return CreateResult(str(path), {"path": str(path)})
+        return CreateResult(str(props["path"]), {key: props[key] for key in ("path", "mode", "folders")})
 
     def diff(self, _id: str, olds: Props, news: Props) -> DiffResult:
         replaces = ["path"] if olds["path"] != news["path"] else []
-        return DiffResult(changes=bool(replaces) or not Path(news["path"]).is_dir(), replaces=replaces)
+        changed = any(olds[key] != news[key] for key in ("mode", "folders"))
+        missing = not all(folder.is_dir() for folder in _folders(news))
+        return DiffResult(changes=bool(replaces) or changed or missing, replaces=replaces)
 
     def update(self, _id: str, _olds: Props, news: Props) -> UpdateResult:
         return UpdateResult(self.create(news).outs)
@@ -49,8 +55,8 @@ class _LabDirectoryProvider(ResourceProvider):
         shutil.rmtree(props["path"], ignore_errors=True)
 
 
-class LabDirectory(Resource, module="docker", name="LabDirectory"):
-    """The folder of the files that containers are given; closed to other users of this machine.
+class HostFolder(Resource, module="docker", name="HostFolder"):
+    """A folder of this machine, for what containers see of it.
 
     Attributes:
         path: absolute path.
@@ -58,8 +64,16 @@ class LabDirectory(Resource, module="docker", name="LabDirectory"):
 
     path: pulumi.Output[str]
 
-    def __init__(self, name: str, path: str, opts: pulumi.ResourceOptions | None = None) -> None:
-        super().__init__(_LabDirectoryProvider(), name, {"path": path}, opts)
+    def __init__(
+        self,
+        name: str,
+        path: pulumi.Input[str],
+        mode: int,
+        folders: Sequence[str] = (),
+        opts: pulumi.ResourceOptions | None = None,
+    ) -> None:
+        props = {"path": path, "mode": mode, "folders": list(folders)}
+        super().__init__(_HostFolderProvider(), name, props, opts)
 
 
 class _HostFileProvider(ResourceProvider):

@@ -76,6 +76,14 @@ class ProcessPlatform:
         """A folder of links, so that what a learner edits is what runs."""
         return Volume(self._folder(name, [str(path) for path in contents], {}, opts).path)
 
+    def exchange(self, name: str, opts: pulumi.ResourceOptions) -> Volume:
+        """A folder like all others: services are processes of this machine."""
+        return self.volume(name, [], opts)
+
+    def outside(self, volume: Volume) -> pulumi.Output[str]:
+        """The same: services are processes of this machine."""
+        return volume.path
+
     def file(
         self, name: str, text: pulumi.Input[str], opts: pulumi.ResourceOptions, *, writable: bool = False
     ) -> Volume:

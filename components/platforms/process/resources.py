@@ -425,9 +425,7 @@ class _ProgramProvider(ResourceProvider):
         started = supervisor.programs / f"{name}.started"
         started.unlink(missing_ok=True)
         variables = {
-            processes.LAB_MARK: home,
-            processes.SERVICE_MARK: name,
-            processes.KEEP_MARKS: "1",
+            **processes.marks(home, name),
             **props["environment"],
             **props["secrets"],
         }

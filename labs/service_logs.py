@@ -1,0 +1,78 @@
+"""What a lab's services say, wherever their platform keeps it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+DOCKER = "docker://"
+"""What testinfra calls the host of a service in a container."""
+
+
+class ServiceLog(Protocol):
+    """The log of one replica of a service."""
+
+    def now(self) -> float:
+        """A mark for `read`: what is said from now on."""
+
+    def read(self, since: float = 0) -> str:
+        """What was said since a mark, or all that is kept."""
+
+
+@dataclass(frozen=True)
+class FileLog:
+    """A file of this machine; a mark is a place in it."""
+
+    path: Path
+
+    def now(self) -> float:
+        """The end of the file."""
+        return self.path.stat().st_size
+
+    def read(self, since: float = 0) -> str:
+        """The text after that place."""
+        with self.path.open("rb") as file:
+            file.seek(int(since))
+            return file.read().decode(errors="replace")
+
+
+@dataclass(frozen=True)
+class ContainerLog:
+    """What a container writes to its standard output and error; a mark is a moment."""
+
+    container: str
+
+    def now(self) -> float:
+        """Epoch seconds: the daemon is on this machine."""
+        return time.time()
+
+    def read(self, since: float = 0) -> str:
+        """The lines that came after that moment.
+
+        Raises:
+            LabError: no daemon answers.
+        """
+        from docker.errors import NotFound
+
+        from labs.daemon import daemon
+
+        with daemon() as client:
+            try:
+                return str(client.containers.get(self.container).logs(since=since or None).decode(errors="replace"))
+            except NotFound:
+                return "(there is no such container)"
+
+
+def service_logs(outputs: Mapping[str, Any]) -> dict[str, ServiceLog]:
+    """The log of each replica of each service of a lab, by its name."""
+    replicas = [replica for group in outputs.get("services", {}).values() for replica in group]
+    return {
+        replica["name"]: (
+            ContainerLog(replica["log"]) if replica["host"].startswith(DOCKER) else FileLog(Path(replica["log"]))
+        )
+        for replica in replicas
+        if replica.get("log")
+    }

@@ -1,0 +1,215 @@
+"""The services of a lab on the docker platform, as faults need them.
+
+Where a fault has another way here, it is Docker's own: a process that is killed takes its container with it, which
+Docker restarts; what stands still is paused, and a line is cut by taking the container off the network.
+Source: https://docs.docker.com/engine/containers/start-containers-automatically/
+"""
+
+from __future__ import annotations
+
+import contextlib
+import subprocess
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any
+
+import psutil
+from docker.errors import APIError
+
+from components.platforms.docker.platform import ENTRY
+from labs import processes
+from labs.daemon import daemon
+from labs.errors import LabError
+from labs.runs import TaskInstance
+from labs.service_logs import DOCKER
+from labs.waiting import until
+from scenarios.containers import members, namespace
+from scenarios.faulting import Incarnation
+from scenarios.machine import accepts, lives, told
+
+GRACE = 30
+"""Seconds after which Docker kills what was asked to stop."""
+
+CONNECT = """
+import socket, sys
+try:
+    socket.create_connection((sys.argv[1], int(sys.argv[2])), timeout=2)
+except OSError as error:
+    sys.exit(f"{type(error).__name__}: {error}")
+"""
+
+
+class DockerServices:
+    """A lab's containers and their processes.
+
+    Args:
+        home: the lab directory.
+        services: of the lab's outputs.
+    """
+
+    def __init__(self, home: Path, services: Mapping[str, list[dict[str, Any]]]) -> None:
+        self._home = home
+        replicas = [replica for group in services.values() for replica in group]
+        self._containers = {replica["name"]: str(replica["host"]).removeprefix(DOCKER) for replica in replicas}
+        self._endpoints = {replica["name"]: sorted(replica["endpoints"].values()) for replica in replicas}
+
+    @contextlib.contextmanager
+    def _container(self, service: str) -> Iterator[Any]:
+        with daemon() as client:
+            yield client.containers.get(self._containers[service])
+
+    def states(self) -> dict[str, str]:
+        with daemon() as client:
+            found = {each.name: str(each.status) for each in client.containers.list(all=True)}
+        return {name: found.get(each, "missing").upper() for name, each in self._containers.items()}
+
+    def incarnation(self, service: str) -> Incarnation:
+        with self._container(service) as container:
+            init = int(container.attrs["State"]["Pid"])
+        inside = members(init)
+        main = inside.get(min((number for number in inside if number > 1), default=0))
+        if main is None:
+            return Incarnation(service, "", ())
+        pids = {process.pid for process in inside.values()}
+        others = [p for p in inside.values() if p.pid not in (main.pid, init) and _parent(p) in pids]  # no probes
+        return Incarnation(service, str(main.pid), (main, *others, inside[1]))
+
+    def process(self, service: str, number: int) -> psutil.Process:
+        with self._container(service) as container:
+            inside = members(int(container.attrs["State"]["Pid"]))
+        if number not in inside:
+            raise psutil.NoSuchProcess(number, msg=f"{service} has no such process")
+        return inside[number]
+
+    def task(self, ti: TaskInstance) -> Incarnation:
+        try:
+            process = self.process(ti.hostname, int(ti.pid or 0))
+        except (KeyError, psutil.NoSuchProcess) as error:
+            raise LabError(f"process {ti.pid} of {ti.label}, on {ti.hostname}, is none of this lab's") from error
+        return Incarnation(ti.label, str(process.pid), (process, *process.children(recursive=True)))
+
+    def run(
+        self, service: str, command: Sequence[str], *, text: str = "", **variables: str
+    ) -> subprocess.CompletedProcess[str]:
+        marks = ("-u", processes.LAB_MARK, "-u", processes.SERVICE_MARK)
+        settings = [f"{key}={value}" for key, value in variables.items()]
+        entry = ["/bin/sh", "-c", ENTRY, service, "env", *marks, *settings]
+        return subprocess.run(
+            ["docker", "exec", "--interactive", "--workdir", "/", self._containers[service], *entry, *command],
+            input=text,
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+
+    def kill(self, incarnation: Incarnation) -> None:
+        incarnation.parts[0].kill()
+
+    def stop(self, service: str) -> None:
+        with self._container(service) as container:
+            container.stop(timeout=GRACE)
+
+    def lose(self, service: str) -> None:
+        with self._container(service) as container:
+            container.kill()
+            container.wait(timeout=60)
+
+    def freeze(self, incarnation: Incarnation) -> None:
+        used: list[Any] = []
+
+        # one that is stopped within a transaction would hold the locks of its rows
+        def waiting() -> tuple[bool | None, str]:
+            used.append(incarnation.parts[0].cpu_times())
+            return (True if used[-2:-1] == used[-1:] else None), "it works"
+
+        until(waiting, what=f"{incarnation.name} to wait for something", timeout=30, interval=0.2)
+        with self._container(incarnation.name) as container:
+            container.pause()
+
+    def thaw(self, incarnation: Incarnation) -> None:
+        with self._container(incarnation.name) as container:
+            if container.status == "paused":
+                container.unpause()
+
+    def awake(self, incarnation: Incarnation) -> list[str]:
+        with self._container(incarnation.name) as container:
+            paused = container.status == "paused"
+        if not paused:
+            return [told(process) for process in incarnation.parts]
+        return [] if lives(incarnation.parts[0]) else [told(incarnation.parts[0])]  # others may have ended before
+
+    def start(self, service: str) -> None:
+        # Docker may be about to start it again itself
+        with self._container(service) as container, contextlib.suppress(APIError):
+            container.start()
+
+    def remains(self, incarnation: Incarnation) -> list[str]:
+        return [told(process) for process in incarnation.parts if lives(process)]
+
+    def strays(self) -> list[str]:
+        with daemon() as client:
+            ours = set(self._containers.values())
+            inits = [int(each.attrs["State"]["Pid"]) for each in client.containers.list() if each.name in ours]
+        present = {namespace(init) for init in inits}
+        return [
+            told(process)
+            for process in processes.marked(str(self._home))
+            if lives(process) and namespace(process.pid) not in present
+        ]
+
+    def host(self, service: str) -> str:
+        with self._container(service) as container:
+            networks = container.attrs["NetworkSettings"]["Networks"].values()
+        return next((str(each["IPAddress"]) for each in networks if each["IPAddress"]), "")
+
+    def addresses(self, service: str) -> list[str]:
+        return self._endpoints[service]
+
+    def refused(self, service: str) -> list[str]:
+        return [address for address in self._endpoints[service] if not self._accepts(service, address)]
+
+    def _accepts(self, service: str, address: str) -> bool:
+        host, _, port = address.rpartition(":")
+        if host == service:  # the name that only containers know
+            host = self.host(service)
+        return bool(host) and accepts(host, int(port))
+
+    def forget(self, service: str) -> list[str]:
+        with self._container(service) as container:
+            volumes = [Path(each["Source"]) for each in container.attrs["Mounts"] if each["Type"] == "volume"]
+        files = [file for volume in volumes for file in volume.rglob("*") if file.is_file()]
+        for file in files:
+            file.unlink()
+        return [file.name for file in files]
+
+    def small_disk(self, folder: Path) -> AbstractContextManager[Callable[[], str]]:
+        raise LabError(f"{folder} cannot be put on a disk of its own: what this machine mounts now no container sees")
+
+    @contextlib.contextmanager
+    def cut_off(self, service: str) -> Iterator[Callable[[], str]]:
+        def proof() -> str:
+            tried = self.run(service, ["python", "-c", CONNECT, "api-server", "8080"])
+            if tried.returncode == 0 or self.refused("api-server"):
+                raise LabError(f"{service} is cut off, but reaches the API server, or nobody does")
+            return f"{service} is on no network, others reach the API server; it gets {tried.stderr.strip()}"
+
+        with daemon() as client:
+            container = client.containers.get(self._containers[service])
+            networks = container.attrs["NetworkSettings"]["Networks"]
+            for name in networks:
+                client.networks.get(name).disconnect(container)
+            try:
+                yield proof
+            finally:
+                for name, given in networks.items():
+                    aliases = [alias for alias in given["Aliases"] or () if alias != container.short_id]
+                    client.networks.get(name).connect(container, aliases=aliases)
+
+
+def _parent(process: psutil.Process) -> int:
+    try:
+        return int(process.ppid())
+    except psutil.NoSuchProcess:
+        return 0
