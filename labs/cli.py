@@ -22,6 +22,7 @@ import yaml
 from rich.markup import escape
 from rich.table import Table
 
+from labs import gc as collector
 from labs import images_cli
 from labs.console import duration, err, is_change, out, plural, watching
 from labs.engines import pulumi_home
@@ -189,6 +190,9 @@ def up(
         bool, typer.Option("--verify", help="Then run the lab's scenarios and write the report.")
     ] = False,
     keep: Annotated[bool, typer.Option("--keep", help="Leave what was made when a first `up` fails.")] = False,
+    ttl: Annotated[
+        str | None, typer.Option(metavar="2h", help="How long it may live: `lab gc` then takes it down.")
+    ] = None,
     quiet: Quiet = False,
     as_json: Json = False,
 ) -> None:
@@ -197,8 +201,10 @@ def up(
         from labs.verify import check_verifiable
 
         check_verifiable(lab.asked_platform)
+    seconds = None if ttl is None else collector.seconds_of(ttl)
     with watching(f"lab {lab.name} on {lab.engine.name} engine", quiet) as watch:
         lab = lab.up(watch, keep=keep)
+    collector.expire(lab.name, seconds)
     if as_json:
         _print_json(lab.outputs)
     elif not quiet:
@@ -231,6 +237,17 @@ def down(name: Existing, quiet: Quiet = False) -> None:
     lab = Lab.of(name)
     with watching(f"lab {lab.name} down", quiet) as watch:
         lab.down(watch)
+
+
+@app.command()
+def gc(quiet: Quiet = False, as_json: Json = False) -> None:
+    """Take down labs whose time is over, and remove what belongs to no lab any more."""
+    with watching("collected", quiet or as_json) as watch:
+        removed = collector.collect(watch)
+    if as_json:
+        _print_json(removed)
+    elif not quiet:
+        out.print("\n".join(map(escape, removed)) or "nothing to remove", soft_wrap=True)
 
 
 @app.command()

@@ -158,7 +158,8 @@ def test_a_site_cannot_read_the_lab(sites, lab, evidence):
         pytest.skip("needs an OS user for each site; start the lab as root to have them")
     home = run_directory(lab.name)
     own = Path(sites.worker("site-a").environ()["AIRFLOW_HOME"])
-    files = [str(p) for p in home.rglob("*") if p.is_file() and not p.is_symlink() and own not in p.parents]
+    allowed = {own, Path(lab.outputs["paths"]["dags"])}
+    files = [str(p) for p in home.rglob("*") if p.is_file() and not p.is_symlink() and allowed.isdisjoint(p.parents)]
     code = "import json, os, sys; print(json.dumps([p for p in json.load(open(0)) if os.access(p, os.R_OK)]))"
     ended = sites.try_as("site-a", ["python", "-c", code], text=json.dumps(files))
     readable = [path.removeprefix(f"{home}/") for path in json.loads(ended.stdout)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import re
 import shutil
@@ -17,6 +18,7 @@ import pytest
 from components.platforms.docker.inspection import inspect, remaining, remove_all
 from components.platforms.docker.platform import ENTRY, HARDENED, SECRETS, exports
 from components.platforms.docker.resources import _ReadyProvider
+from labs import gc
 from labs.daemon import OWNER, daemon
 from labs.engines.docker import ContainerProvider, NetworkProvider, VolumeProvider
 from labs.errors import LabError
@@ -57,7 +59,11 @@ def home(tmp_path: Path) -> Iterator[str]:
 
 
 def inputs(home: str, name: str, **more: Any) -> dict[str, Any]:
-    return {"name": f"t-{Path(home).name[-24:]}-{name}", "labels": [{"label": OWNER, "value": home}], **more}
+    return {
+        "name": f"t-{hashlib.sha256(home.encode()).hexdigest()[:12]}-{name}",
+        "labels": [{"label": OWNER, "value": home}],
+        **more,
+    }
 
 
 def container(home: str, image: str, script: str, **changes: Any) -> dict[str, Any]:
@@ -157,6 +163,21 @@ def test_somebody_elses_things_are_refused(home: str, image: str) -> None:
             provider.create(URN, mine)
         provider.delete(URN, "", mine)
         assert provider.diff(URN, id_, theirs, theirs).changes is False
+
+
+def test_what_names_a_lab_that_is_gone_is_collected(tmp_path: Path) -> None:
+    gone, living = str(tmp_path / "gone" / "run"), str(tmp_path / "run")
+    ids = [NetworkProvider().create(URN, inputs(home, "net"))[0] for home in (gone, living)]
+    try:
+        assert {gone, living} <= gc._owners()
+        assert not Path(gone).parent.exists() and Path(living).parent.exists()
+        assert gc._remove(gone) == [f"{inputs(gone, 'net')['name']} of {gone}, which is gone"]
+        assert remaining(gone) == []
+        assert remaining(living) == [inputs(living, "net")["name"]]
+    finally:
+        for home in (gone, living):
+            remove_all(home)
+    assert len(set(ids)) == 2
 
 
 def test_an_image_that_is_not_there_is_told(home: str) -> None:

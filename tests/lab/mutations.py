@@ -79,9 +79,10 @@ def _script(service: str, pattern: str, replacement: str, lab: Lab) -> Iterator[
 @contextmanager
 def _serves(site: str, queue: str, lab: Lab) -> Iterator[None]:
     """A site that serves one more queue."""
+    from scenarios.faulting_process import ProcessServices
     from scenarios.sites import Sites
 
-    sites = Sites(_airflow(lab), run_directory(lab.name))
+    sites = Sites(_airflow(lab), ProcessServices(run_directory(lab.name), lab.outputs["services"]))
     sites.add_queue(site, queue)
     try:
         before = sites.all()[site]
