@@ -62,6 +62,7 @@ class EdgeSite(pulumi.ComponentResource):
                 health=Health(file=registered),
                 stop=Stop("INT", grace=10),  # takes no more jobs, ends when those under way have
                 belongings=[home],
+                reaches=[airflow.api],
             ),
             pulumi.ResourceOptions(parent=self, depends_on=[args.after]),
         )

@@ -18,6 +18,7 @@ from typing import Any
 import psutil
 
 from labs.runs import Run, TaskInstance
+from scenarios.machine import connections
 from scenarios.probing import Execution
 
 STANDARD_STREAMS = ("0", "1", "2")
@@ -88,13 +89,13 @@ def look(main: psutil.Process) -> Look:
     shared = set(pipes).intersection(*(_pipes(worker) for worker in workers))
     first = {pipe: _bytes_in(pipes[pipe]) for pipe in shared}
     time.sleep(0.5)
-    own = {(c.laddr, c.raddr) for c in main.net_connections("tcp") if c.raddr}
-    others = [c for worker in workers for c in worker.net_connections("tcp") if c.raddr]
+    own = {each for each in connections(main) if each.remote}
+    others = [each for worker in workers for each in connections(worker) if each.remote]
     return Look(
         workers=tuple(worker.pid for worker in workers),
         waiting={pipe: min(first[pipe], _bytes_in(pipes[pipe])) for pipe in sorted(shared)},
-        scheduler_to=frozenset(f"{remote.ip}:{remote.port}" for _, remote in own),
-        workers_to=tuple(f"{c.raddr.ip}:{c.raddr.port}" for c in others if (c.laddr, c.raddr) not in own),
+        scheduler_to=frozenset(each.remote for each in own),
+        workers_to=tuple(each.remote for each in others if each not in own),
     )
 
 

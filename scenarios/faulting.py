@@ -116,6 +116,15 @@ class Services(Protocol):
     def addresses(self, service: str) -> list[str]:
         """The addresses of a service."""
 
+    def sockets(self, service: str, port: int | str) -> list[str]:
+        """The addresses at which a port of a service appears in the connections of others."""
+
+    def root(self, service: str) -> Path:
+        """Where this machine sees the root folder of a running service."""
+
+    def ended(self, service: str) -> int:
+        """The exit status of a service's last life."""
+
     def forget(self, service: str) -> list[str]:
         """Delete what a stopped service keeps on disk: one without persistence would have kept nothing."""
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import subprocess
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -163,6 +164,20 @@ class DockerServices:
         with self._container(service) as container:
             networks = container.attrs["NetworkSettings"]["Networks"].values()
         return next((str(each["IPAddress"]) for each in networks if each["IPAddress"]), "")
+
+    def sockets(self, service: str, port: int | str) -> list[str]:
+        with self._container(service) as container:
+            networks = container.attrs["NetworkSettings"]["Networks"].values()
+        return [f"{each['IPAddress']}:{port}" for each in networks]
+
+    def root(self, service: str) -> Path:
+        return Path(f"/proc/{self.incarnation(service).id}/root")
+
+    def ended(self, service: str) -> int:
+        with self._container(service) as container, daemon() as client:
+            wanted = {"event": "die", "container": container.id}
+            events = client.events(since=0, until=int(time.time()) + 1, decode=True, filters=wanted)
+            return int([event["Actor"]["Attributes"]["exitCode"] for event in events][-1])
 
     def addresses(self, service: str) -> list[str]:
         return self._endpoints[service]

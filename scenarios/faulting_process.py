@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import subprocess
 import xmlrpc.client
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -157,6 +158,16 @@ class ProcessServices:
 
     def addresses(self, service: str) -> list[str]:
         return self._endpoints[service]
+
+    def sockets(self, service: str, port: int | str) -> list[str]:
+        return [f"127.0.0.1:{port}"]
+
+    def root(self, service: str) -> Path:
+        return Path("/")
+
+    def ended(self, service: str) -> int:
+        log = (self._home / "service-logs" / "supervisord.log").read_text()
+        return int(re.findall(rf"exited: {re.escape(service)} \(exit status (\d+)", log)[-1])
 
     def forget(self, service: str) -> list[str]:
         files = [file for file in (self._home / f"{service}-data").rglob("*") if file.is_file()]

@@ -4,8 +4,66 @@ from __future__ import annotations
 
 import contextlib
 import socket
+import struct
+from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv6Address
+from pathlib import Path
 
 import psutil
+
+LISTENS = "0A"
+"""https://docs.kernel.org/networking/proc_net_tcp.html"""
+
+
+@dataclass(frozen=True)
+class Connection:
+    """One TCP socket of a process.
+
+    Attributes:
+        remote: `address:port`, "" for a socket that listens.
+    """
+
+    local: str
+    remote: str
+
+    @property
+    def port(self) -> int:
+        """The local port."""
+        return int(self.local.rpartition(":")[2])
+
+
+def connections(process: psutil.Process) -> list[Connection]:
+    """The TCP sockets of a process, which may be on another network than this one, where psutil does not look.
+
+    Raises:
+        NoSuchProcess: it has ended.
+    """
+    own, found, place = set(), [], Path(f"/proc/{process.pid}")
+    try:
+        for file in (place / "fd").iterdir():
+            with contextlib.suppress(OSError):
+                own.add(str(file.readlink()))
+        for table in ("tcp", "tcp6"):
+            for line in (place / "net" / table).read_text().splitlines()[1:]:
+                _, local, remote, state, *_, inode = line.split()[:10]
+                if f"socket:[{inode}]" in own:
+                    found.append(Connection(_address(local), "" if state == LISTENS else _address(remote)))
+    except FileNotFoundError as error:
+        raise psutil.NoSuchProcess(process.pid) from error
+    return found
+
+
+def _address(text: str) -> str:
+    """
+    >>> _address("0100007F:1F90")
+    '127.0.0.1:8080'
+    """
+    number, port = text.split(":")
+    raw = b"".join(struct.pack("=I", int(number[at : at + 8], 16)) for at in range(0, len(number), 8))
+    if len(raw) == 4:
+        return f"{IPv4Address(raw)}:{int(port, 16)}"
+    address = IPv6Address(raw)
+    return f"{address.ipv4_mapped or address}:{int(port, 16)}"
 
 
 def lives(process: psutil.Process) -> bool:

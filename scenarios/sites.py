@@ -11,6 +11,7 @@ import subprocess
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
@@ -168,6 +169,14 @@ class Sites:
         """The worker itself."""
         return self.processes(name)[0]
 
+    def path(self, name: str, path: str) -> Path:
+        """A path of a site, as this machine reaches it."""
+        return self._services.root(name) / path.lstrip("/")
+
+    def home(self, name: str) -> Path:
+        """A site's AIRFLOW_HOME, as this machine reaches it."""
+        return self.path(name, self.worker(name).environ()["AIRFLOW_HOME"])
+
     def try_as(
         self, name: str, command: Sequence[str], *, text: str = "", **variables: str
     ) -> subprocess.CompletedProcess[str]:
@@ -187,6 +196,6 @@ def _site(row: Mapping[str, Any]) -> Site:
     )
 
 
-def own_users() -> bool:
-    """Whether each site runs as a user of its own, which only root can arrange."""
-    return os.geteuid() == 0
+def own_users(platform: str) -> bool:
+    """Whether each site runs as a user of its own, which only root can arrange; containers part sites otherwise."""
+    return platform == "process" and os.geteuid() == 0

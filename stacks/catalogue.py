@@ -160,7 +160,7 @@ LABS: Mapping[str, Lab] = {
             teaches="tasks at sites that reach nothing but the API server",
             executors=(EDGE,),
             sections=(*PORTABLE, "35.6"),
-            platforms=("process",),
+            platforms=("process", "docker"),
             sites={
                 "site-a": Site(("default", "site_a"), concurrency=2),
                 "site-b": Site(("site_b",)),

@@ -119,6 +119,8 @@ class ServiceSpec:
         health: readiness probe; None when running is all there is to see.
         belongings: folders that are all a service may write to, and that a user of its own then owns, where the
             platform can give it one; None runs it as everybody.
+        reaches: ports of other services that are all it may reach, where the platform can part it from the others;
+            None lets it reach every one.
     """
 
     role: str
@@ -131,6 +133,7 @@ class ServiceSpec:
     health: Health | None = None
     stop: Stop = Stop()
     belongings: Sequence[Volume] | None = None
+    reaches: Sequence[Port] | None = None
 
 
 @dataclass(frozen=True)

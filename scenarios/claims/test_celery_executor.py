@@ -14,6 +14,7 @@ import pytest
 
 from labs.waiting import until
 from scenarios.judge import max_concurrent, span, waits
+from scenarios.machine import connections
 
 pytestmark = pytest.mark.needs(executor="CeleryExecutor", section="35.3")
 
@@ -151,8 +152,8 @@ def test_workers_report_to_the_database(lab, celery, services, executing, start_
     (server,) = lab.outputs["services"]["metadata-database"]
     database = f"{services.host(server['name'])}:{server['endpoints']['sql'].rpartition(':')[2]}"
     supervisors = [psutil.Process(each.ppid()) for each in running]
-    to = [f"{c.raddr.ip}:{c.raddr.port}" for each in supervisors for c in each.net_connections("tcp") if c.raddr]
-    own = [c for each in running for c in each.net_connections("tcp") if c.raddr]
+    to = [c.remote for each in supervisors for c in connections(each) if c.remote]
+    own = [c for each in running for c in connections(each) if c.remote]
     numbers = {
         "tasks running": len(running),
         "connections of their supervisors": dict(

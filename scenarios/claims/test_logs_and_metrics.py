@@ -7,6 +7,8 @@ import urllib.error
 import urllib.request
 from pathlib import Path
 
+from scenarios.machine import connections
+
 
 def test_the_path_of_a_task_log(lab, eight_tasks, evidence, claim):
     """Where the log of a task of a finished run really is."""
@@ -44,8 +46,7 @@ def test_where_prometheus_finds_metrics(lab, services, evidence, claim):
 
 
 def _listens(parts):
-    connections = [c for process in parts for c in process.net_connections("tcp")]
-    return sorted({c.laddr.port for c in connections if c.status == "LISTEN"})
+    return sorted({each.port for process in parts for each in connections(process) if not each.remote})
 
 
 def _metrics(host, port):

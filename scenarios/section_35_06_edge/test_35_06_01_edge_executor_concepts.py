@@ -7,8 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from labs.processes import number
 from labs.waiting import until
 from scenarios.faulting import late_fails
+from scenarios.machine import connections
 
 pytestmark = pytest.mark.needs(executor="EdgeExecutor")
 
@@ -24,24 +26,26 @@ def test_a_site_runs_the_tasks(visit, sites, evidence):
     """The worker of a site starts the process of a task, as the site's own user, and in its own home."""
     run, _ = visit
     told, ti, worker = run.xcom("remote_execution"), run.one("remote_execution"), sites.worker("site-a")
-    home = Path(worker.environ()["AIRFLOW_HOME"])
+    home, pid = worker.environ()["AIRFLOW_HOME"], number(worker)
     evidence("as the task says", told)
-    evidence("as its machine says", {"worker": worker.pid, "user": worker.uids().real, "home": str(home)})
+    evidence("as its machine says", {"worker": pid, "user": worker.uids().real, "home": home})
     assert told["pids"][0] == ti.pid, "Airflow recorded another process"
-    assert told["pids"][2] == worker.pid, "the task's grandparent is not the site's worker"
+    assert told["pids"][2] == pid, "the task's grandparent is not the site's worker"
     assert (told["site"], ti.hostname) == ("site-a", "site-a")
-    assert told["uid"] == worker.uids().real == home.stat().st_uid, "it did not run as the site's own user"
-    assert told["home"] == str(home)
+    assert told["uid"] == worker.uids().real == sites.home("site-a").stat().st_uid, (
+        "it did not run as the site's own user"
+    )
+    assert told["home"] == home
 
     ti = run.one("task_execution_api")  # which lasts long enough to be seen from outside
     table = next((look.processes for look in run.looks if ti.pid in look.processes), None)
     assert table, f"the machine never showed process {ti.pid} of {ti.label}"
     supervisor = table[table[ti.pid].ppid]
     assert "airflow supervisor" in supervisor.command, f"its parent is {supervisor.command}"
-    assert supervisor.ppid == worker.pid, "its supervisor is not a child of the site's worker"
+    assert supervisor.ppid == pid, "its supervisor is not a child of the site's worker"
 
 
-def test_the_supervisor_calls_the_task_execution_api(visit, lab, evidence):
+def test_the_supervisor_calls_the_task_execution_api(visit, sites, evidence):
     """Each request that the task names reaches the API server; the task's own process holds no connection."""
     run, requests = visit
     told = run.xcom("task_execution_api")
@@ -55,7 +59,7 @@ def test_the_supervisor_calls_the_task_execution_api(visit, lab, evidence):
         assert seen, f"the API server never saw {wanted}"
         good = {404} if "not_there" in wanted else {200, 201, 204}
         assert seen <= good, f"{wanted} was answered with {seen}"
-    assert told["base"] == f"{lab.outputs['api_url']}/execution/"
+    assert told["base"] == sites.worker("site-a").environ()["AIRFLOW__CORE__EXECUTION_API_SERVER_URL"]
     assert told["connections"] == 0, "the task's own process opened a connection"
     log = run.log("task_execution_api")
     assert all(wanted in log for wanted in [*told["requests"], "connections of this process: 0"])
@@ -68,7 +72,7 @@ def test_a_site_asks_for_its_tasks(visit, sites, evidence):
         name: {
             "asked for work": sum(r.path == f"/edge_worker/v1/jobs/fetch/{name}" for r in requests()),
             "ran": sum(job.worker == name for job in sites.jobs(run.run)),
-            "ports": [c.laddr.port for p in sites.processes(name) for c in p.net_connections() if c.status == "LISTEN"],
+            "ports": [each.port for p in sites.processes(name) for each in connections(p) if not each.remote],
         }
         for name in ("site-a", "site-b")
     }
@@ -84,9 +88,7 @@ def test_a_site_pushes_its_logs(visit, sites, lab, evidence):
     run, requests = visit
     ti, worker = run.one("remote_execution"), sites.worker("site-a")
     place = f"dag_id={ti.dag_id}/run_id={ti.run_id}/task_id={ti.task_id}/attempt=1.log"
-    own, central = (
-        Path(folder, place) for folder in (worker.environ()["AIRFLOW_HOME"] + "/logs", lab.outputs["paths"]["logs"])
-    )
+    own, central = sites.home("site-a") / "logs" / place, Path(lab.outputs["paths"]["logs"]) / place
 
     def complete():
         sizes = [file.stat().st_size if file.exists() else 0 for file in (own, central)]

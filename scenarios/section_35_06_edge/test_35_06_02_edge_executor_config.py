@@ -4,10 +4,10 @@ Hint: a site that cannot log in ends at once and says so in its log; compare `[a
 """
 
 import json
-import tempfile
 import urllib.error
 import urllib.request
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -64,7 +64,7 @@ def test_each_site_is_registered_and_reports(sites, lab, evidence):
 def test_what_a_site_is_given(configured, sites, evidence):
     """The settings that the task lists are those its worker was started with, and what the worker itself derives."""
     told, given = configured.xcom("worker"), sites.worker("site-a").environ()
-    derived = {"AIRFLOW__CORE__INTERNAL_API_URL"}
+    derived = {"AIRFLOW__CORE__INTERNAL_API_URL", "AIRFLOW__CORE__HOSTNAME_CALLABLE"}
     settings = {name for name in given if name.startswith("AIRFLOW__")}
     evidence("settings", sorted(settings))
     assert set(told["settings"]) == settings | derived
@@ -74,13 +74,13 @@ def test_what_a_site_is_given(configured, sites, evidence):
     assert given["AIRFLOW_HOME"] in log and "asks for work" in log
 
 
-def test_the_api_server_has_the_edge_api(configured, lab, evidence):
+def test_the_api_server_has_the_edge_api(configured, sites, lab, evidence):
     """The edge API is a part of the API server, at the address that the site was given."""
-    told = configured.xcom("api_server")
-    with urllib.request.urlopen(told["url"], timeout=30) as answer:
+    told, given = configured.xcom("api_server"), sites.worker("site-a").environ()["AIRFLOW__EDGE__API_URL"]
+    with urllib.request.urlopen(f"{lab.outputs['api_url']}{urlsplit(told['url']).path}", timeout=30) as answer:
         status = json.load(answer)["status"]
     evidence("edge API", {"address": told["url"], "told": told["status"], "from outside": status})
-    assert told["url"] == f"{lab.outputs['api_url']}/edge_worker/v1/health"
+    assert told["url"] == given.replace("/rpcapi", "/health")
     assert told["status"] == status == "healthy"
 
 
@@ -107,7 +107,7 @@ def test_the_secret_is_not_told(configured, sites, lab, evidence):
     logs |= {ti.task_id: configured.log(ti.task_id) for ti in configured.instances}
     lines = {f"command line of {p.pid}": " ".join(p.cmdline()) for name in sites.all() for p in sites.processes(name)}
     telling = [where for where, text in {**logs, **lines}.items() if secret in text]
-    home = Path(sites.worker("site-a").environ()["AIRFLOW_HOME"])
+    home = sites.home("site-a")
     readable = [str(path) for path in home.rglob("*") if path.is_file() and path.stat().st_mode & 0o044]
     evidence("looked at", {"logs": len(logs), "command lines": len(lines), "files open to others": readable})
     telling += [path for path in readable if secret in Path(path).read_text(errors="replace")]
@@ -116,18 +116,18 @@ def test_the_secret_is_not_told(configured, sites, lab, evidence):
     assert not telling, f"the secret stands in {', '.join(telling)}"
 
 
-def test_a_worker_with_another_secret_is_refused(sites, airflow, service_log, evidence):
+def test_a_worker_with_another_secret_is_refused(sites, airflow, service_log, exchange, evidence):
     """A worker that signs with another secret ends at once, the API server and it say why; no site takes notice."""
     answered = service_log("api-server")
     before = {name: sites.worker(name).pid for name in sites.all()}
-    with tempfile.TemporaryDirectory() as folder:
-        give(Path(folder), sites.worker("site-b").uids().real)
-        ended = sites.try_as(
-            "site-b",
-            ["airflow", "edge", "worker", "--edge-hostname", "site-x", "--queues", "site_b", "--concurrency", "1"],
-            AIRFLOW_HOME=folder,
-            AIRFLOW__API_AUTH__JWT_SECRET="x" * 64,
-        )
+    (exchange / "home").mkdir()
+    give(exchange / "home", sites.worker("site-b").uids().real)
+    ended = sites.try_as(
+        "site-b",
+        ["airflow", "edge", "worker", "--edge-hostname", "site-x", "--queues", "site_b", "--concurrency", "1"],
+        AIRFLOW_HOME=str(exchange / "home"),
+        AIRFLOW__API_AUTH__JWT_SECRET="x" * 64,
+    )
     said = [line for line in (ended.stdout + ended.stderr).splitlines() if "403" in line]
     refused = [line for line in answered().splitlines() if "site-x" in line and "status_code=403" in line]
     evidence("the worker", {"exit code": ended.returncode, "said": said[-1:]})

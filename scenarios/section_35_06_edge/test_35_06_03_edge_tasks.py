@@ -8,9 +8,10 @@ import csv
 import json
 import math
 import sys
-from pathlib import Path
 
 import pytest
+
+from components.dag_folder import DAGS
 
 pytestmark = pytest.mark.needs(executor="EdgeExecutor")
 
@@ -26,7 +27,7 @@ def run(run_dag):
 def test_raw_data_stays_at_the_site(run, sites, lab, evidence):
     """The readings are a file in the site's home, of the site's user, and the summary of just these has come out."""
     worker, told = sites.worker("site-a"), run.xcom("reduce")["summary"]
-    file = Path(run.xcom("collect")["file"])
+    file = sites.path("site-a", run.xcom("collect")["file"])
     with file.open(newline="") as stream:
         rows = [(sensor, float(value)) for sensor, value in csv.reader(stream)]
     found = {}
@@ -36,16 +37,16 @@ def test_raw_data_stays_at_the_site(run, sites, lab, evidence):
     evidence("the file", {"path": str(file), "bytes": file.stat().st_size, "readings": len(rows)})
     evidence("summary", [{"sensor": sensor, **told[sensor]} for sensor in told])
     assert len(rows) == READINGS
-    assert file.parent == Path(worker.environ()["AIRFLOW_HOME"])
+    assert file.parent == sites.home("site-a")
     assert file.stat().st_uid == worker.uids().real
     assert {ti.hostname for ti in run.all("collect", "reduce")} == {"site-a"}
     for sensor, own in found.items():
         assert told[sensor] == pytest.approx(own), f"the summary of {sensor} is not that of the file"
 
 
-def test_little_leaves_the_site(run, evidence):
+def test_little_leaves_the_site(run, sites, evidence):
     """All that Airflow stores of the run is a thousandth of the raw data, and no task needed memory for all of it."""
-    file, cost = Path(run.xcom("collect")["file"]), run.xcom("reduce")["cost"]
+    file, cost = sites.path("site-a", run.xcom("collect")["file"]), run.xcom("reduce")["cost"]
     stored = {ti.task_id: len(json.dumps(run.xcom(ti.task_id))) for ti in run.instances}
     evidence("bytes stored by Airflow, task by task", stored)
     evidence("reduce", cost)
@@ -56,9 +57,9 @@ def test_little_leaves_the_site(run, evidence):
     assert f"{cost['bytes_in']} bytes in, {cost['bytes_out']} bytes out" in run.log("reduce")
 
 
-def test_minimal_dependencies(run, lab, evidence):
+def test_minimal_dependencies(run, evidence):
     """The DAG file imports nothing beyond Python itself and the Task SDK."""
-    (file,) = Path(lab.outputs["paths"]["dags"]).glob(f"*/{run.run.dag_id}.py")
+    (file,) = DAGS.glob(f"*/{run.run.dag_id}.py")
     modules = set()
     for node in ast.walk(ast.parse(file.read_text())):
         if isinstance(node, ast.Import):

@@ -59,7 +59,7 @@ def test_no_name_is_the_first_of_the_list(toured, executed, executor, evidence):
     assert set(unnamed.values()) == {(None, executor)}
 
 
-def test_the_surroundings_differ(toured, celery, sites, services, evidence):
+def test_the_surroundings_differ(toured, celery, sites, services, lab, evidence):
     """A task has the user and the home of the process that executes it; a site's differ from the others."""
     processes = {
         "LocalExecutor": psutil.Process(int(services.incarnation("scheduler").id)),
@@ -75,7 +75,7 @@ def test_the_surroundings_differ(toured, celery, sites, services, evidence):
     assert told == outside
     assert outside["LocalExecutor"] == outside["CeleryExecutor"], "they share a machine and a user here"
     assert outside["EdgeExecutor"]["home"] != outside["LocalExecutor"]["home"]
-    if own_users():
+    if own_users(lab.platform):
         assert outside["EdgeExecutor"]["user"] != outside["LocalExecutor"]["user"]
 
 

@@ -59,11 +59,8 @@ def home(tmp_path: Path) -> Iterator[str]:
 
 
 def inputs(home: str, name: str, **more: Any) -> dict[str, Any]:
-    return {
-        "name": f"t-{hashlib.sha256(home.encode()).hexdigest()[:12]}-{name}",
-        "labels": [{"label": OWNER, "value": home}],
-        **more,
-    }
+    lab = hashlib.sha256(home.encode()).hexdigest()[:12]
+    return {"name": f"t-{lab}-{name}", "labels": [{"label": OWNER, "value": home}], **more}
 
 
 def container(home: str, image: str, script: str, **changes: Any) -> dict[str, Any]:

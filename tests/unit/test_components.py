@@ -123,7 +123,7 @@ def test_a_misspelt_lab_is_answered_with_the_nearest(asked: str, nearest: str) -
 
 def test_a_lab_refuses_a_platform_that_it_does_not_run_on() -> None:
     with pytest.raises(UsageError, match="does not run on the platform 'docker': use process"):
-        check_runnable(LABS["edge"], "docker")
+        check_runnable(LABS["ha"], "docker")
 
 
 def test_sections_are_found_by_their_number_alone(tmp_path: Path) -> None:

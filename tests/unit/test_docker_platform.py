@@ -69,7 +69,7 @@ class Declared:
     outputs: dict[str, Any]
 
 
-@pytest.fixture(scope="module", params=["local", "celery"])
+@pytest.fixture(scope="module", params=["local", "celery", "edge"])
 def declared(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Declared:
     pretender = Pretender()
     engine = EmbeddedEngine()
@@ -132,6 +132,27 @@ def test_services_see_their_folders_and_no_others(declared: Declared) -> None:
     assert declared.outputs["paths"]["logs"] == "/volumes/airflow/logs"
     assert set(seen["metadata-database"]) == {"/lab/metadata-database-data", "/run/lab/secrets"}
     assert "/lab/migration-script/migrate.py" in seen["migration"]
+
+
+def test_a_site_is_on_a_network_with_the_api_server_alone(declared: Declared) -> None:
+    networks = {name: inputs for (kind, name), inputs in declared.pretender.made.items() if kind == "Network"}
+    sites = [
+        name for name in declared.pretender.containers() if name.startswith("site-") and not name.endswith("-owner")
+    ]
+    assert set(networks) == {"network", *(f"{site}-network" for site in sites)}
+    on: dict[str, set[str]] = {}
+    for name, inputs in declared.pretender.containers().items():
+        for network in inputs.get("networksAdvanced", ()):
+            on.setdefault(network["name"], set()).add(name)
+    joined = [inputs for (kind, _), inputs in declared.pretender.made.items() if kind == "Joined"]
+    assert [(each["network"], each["alias"]) for each in joined] == [
+        (networks[f"{site}-network"]["name"], "api-server") for site in sites
+    ]
+    for site in sites:
+        assert on[networks[f"{site}-network"]["name"]] == {site}
+        assert site not in on[networks["network"]["name"]]
+        entry = declared.pretender.containers()[site]["entrypoints"][2]
+        assert entry.startswith(f"rm -f /lab/{site}-home/registered.pid; ")  # which an earlier run has left
 
 
 def test_everything_carries_the_labels_of_the_lab(declared: Declared) -> None:

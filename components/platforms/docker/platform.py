@@ -1,5 +1,7 @@
 """The docker platform: services are containers on a network of the lab's own, of which only the API is published.
 
+A service that may reach only some others has a network of its own, to which these are joined.
+
 Every container runs as Airflow's own image does, as user 50000 of group 0, with a root file system that it cannot
 write to and without any capability. Secrets come as a file that its shell reads, so that no `inspect` shows them.
 """
@@ -26,7 +28,7 @@ from components.platforms.base import (
     Volume,
     digest,
 )
-from components.platforms.docker.resources import BuiltImage, HostFile, HostFolder, Ready
+from components.platforms.docker.resources import BuiltImage, HostFile, HostFolder, Joined, Ready
 from components.platforms.process.resources import LoopbackPort
 from labs.daemon import OWNER
 from labs.processes import marks
@@ -119,6 +121,7 @@ class DockerPlatform:
         self._published: dict[Port, LoopbackPort] = {}
         self._mounts: dict[str, list[Mount]] = {}
         self._outside: dict[str, pulumi.Output[str]] = {}
+        self._services: dict[str, Ready] = {}
 
     def offers(self, image: Image) -> bool:
         """Every image has a recipe."""
@@ -171,7 +174,7 @@ class DockerPlatform:
 
     def service(self, name: str, spec: ServiceSpec, opts: pulumi.ResourceOptions) -> Service:
         """A container that is restarted when it ends."""
-        ready = self._run(name, spec, spec.health or Health(), spec.stop, opts)
+        ready = self._services[name] = self._run(name, spec, spec.health or Health(), spec.stop, opts)
         addresses = pulumi.Output.from_input({port.name: self.endpoint(port).outside for port in spec.ports})
         container = f"{self._prefix}-{name}"
         facts = pulumi.Output.all(ready.container, addresses).apply(
@@ -203,13 +206,15 @@ class DockerPlatform:
             name=f"{self._prefix}-{name}",
             hostname=name,
             image=self._image(spec.image).reference,
-            entrypoints=["/bin/sh", "-c", ENTRY, name, *ENTRY_POINTS.get(spec.image, ())],
+            entrypoints=["/bin/sh", "-c", seen.apply(_entry), name, *ENTRY_POINTS.get(spec.image, ())],
             command=list(spec.command),
             envs=pulumi.Output.from_input({**marks(str(self._home), name), **spec.environment}).apply(
                 lambda given: [f"{key}={value}" for key, value in sorted(given.items())]
             ),
             mounts=[docker.ContainerMountArgs(**mount) for mount in mounts],
-            networks_advanced=[docker.ContainerNetworksAdvancedArgs(name=self._network.name, aliases=[name])],
+            networks_advanced=[
+                docker.ContainerNetworksAdvancedArgs(name=self._network_of(name, spec, parent), aliases=[name])
+            ],
             ports=[
                 docker.ContainerPortArgs(internal=port.number, external=self._number(port), ip=LOOPBACK)
                 for port in (spec.ports if isinstance(spec, ServiceSpec) else ())
@@ -228,6 +233,19 @@ class DockerPlatform:
         )
         props = {"name": name, "container": container.id, "health": seen, "test": test, "job": job}
         return Ready(f"{name}-ready", props, parent)
+
+    def _network_of(self, name: str, spec: ServiceSpec | JobSpec, opts: pulumi.ResourceOptions) -> pulumi.Output[str]:
+        """The name of the network on which a service is."""
+        if isinstance(spec, JobSpec) or spec.reaches is None:
+            return self._network.name
+        own = docker.Network(
+            f"{name}-network", name=f"{self._prefix}-{name}", labels=self._labels("network"), opts=opts
+        )
+        joined = [
+            Joined(f"{name}-{port.service}", own.name, self._services[port.service].container, port.service, opts)
+            for port in spec.reaches
+        ]
+        return pulumi.Output.all(own.name, *(each.network for each in joined)).apply(lambda seen: str(seen[0]))
 
     def _folder(self, name: str, mode: int, folders: Sequence[str], opts: pulumi.ResourceOptions) -> HostFolder:
         path = self._directory.path.apply(lambda home: f"{home}/{name}")
@@ -278,6 +296,11 @@ class DockerPlatform:
         done = Ready(f"{name}-owned", props, opts)
         source = pulumi.Output.all(volume.name, done.container).apply(lambda seen: str(seen[0]))
         return {"type": "volume", "source": source, "target": target, "read_only": False}
+
+
+def _entry(health: Mapping[str, Any]) -> str:
+    """`ENTRY`, without what an earlier run has left of the file that says that a service is ready."""
+    return f"rm -f {shlex.quote(health['file'])}; {ENTRY}" if health["file"] else ENTRY
 
 
 def _healthcheck(test: list[str]) -> Any:

@@ -146,6 +146,60 @@ class BuiltImage(Resource, module="docker", name="BuiltImage"):
         super().__init__(_BuiltImageProvider(), name, {"image": image, "reference": images.reference(image)}, opts)
 
 
+class _JoinedProvider(ResourceProvider):
+    def create(self, props: Props) -> CreateResult:
+        with daemon() as client:
+            try:
+                if not self._joined(client, props):
+                    client.networks.get(props["network"]).connect(props["container"], aliases=[props["alias"]])
+            except APIError as error:
+                raise LabError(
+                    f"{props['alias']} could not be joined to the network {props['network']} ({error.explanation}); "
+                    "run `up` again"
+                ) from error
+        return CreateResult(f"{props['network']}-{props['alias']}", props)
+
+    def diff(self, _id: str, olds: Props, news: Props) -> DiffResult:
+        keys = ("network", "container", "alias")
+        with daemon() as client:
+            return DiffResult(changes=any(olds[key] != news[key] for key in keys) or not self._joined(client, news))
+
+    def update(self, _id: str, _olds: Props, news: Props) -> UpdateResult:
+        return UpdateResult(self.create(news).outs)
+
+    def delete(self, _id: str, props: Props) -> None:
+        with daemon() as client, contextlib.suppress(APIError):  # either may be gone
+            client.networks.get(props["network"]).disconnect(props["container"], force=True)
+
+    @staticmethod
+    def _joined(client: Any, props: Props) -> bool:
+        try:
+            return props["network"] in client.containers.get(props["container"]).attrs["NetworkSettings"]["Networks"]
+        except NotFound:
+            return False
+
+
+class Joined(Resource, module="docker", name="Joined"):
+    """A running container on one more network, under a name there.
+
+    Attributes:
+        network: its name.
+    """
+
+    network: pulumi.Output[str]
+
+    def __init__(
+        self,
+        name: str,
+        network: pulumi.Input[str],
+        container: pulumi.Input[str],
+        alias: str,
+        opts: pulumi.ResourceOptions | None = None,
+    ) -> None:
+        props = {"network": network, "container": container, "alias": alias}
+        super().__init__(_JoinedProvider(), name, props, opts)
+
+
 def last_lines(container: Container, count: int = 15) -> str:
     """The last lines of a container's log."""
     return str(container.logs(tail=count).decode(errors="replace")).strip()
