@@ -145,9 +145,9 @@ def test_a_site_is_on_a_network_with_the_api_server_alone(declared: Declared) ->
         for network in inputs.get("networksAdvanced", ()):
             on.setdefault(network["name"], set()).add(name)
     joined = [inputs for (kind, _), inputs in declared.pretender.made.items() if kind == "Joined"]
-    assert [(each["network"], each["alias"]) for each in joined] == [
+    assert {(each["network"], each["alias"]) for each in joined} == {
         (networks[f"{site}-network"]["name"], "api-server") for site in sites
-    ]
+    }
     for site in sites:
         assert on[networks[f"{site}-network"]["name"]] == {site}
         assert site not in on[networks["network"]["name"]]
