@@ -33,8 +33,7 @@ def steps(name: str, of: str) -> list[Any]:
     )
 
 
-@pytest.mark.long
-@pytest.mark.parametrize("kind", ["local", "celery"])
+@pytest.mark.parametrize("kind", ["local", pytest.param("celery", marks=pytest.mark.long)])
 def test_a_lab_in_containers_runs_a_dag_and_goes_without_a_trace(kind: str) -> None:
     name = f"t-docker-{kind}"
     home = str(run_directory(name))
