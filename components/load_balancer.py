@@ -12,6 +12,15 @@ from components.platforms.base import Health, Platform, Port, ServiceSpec, diges
 
 HTTP = Port("load-balancer", "http", 8080, public=True)
 
+RESOLVERS = """\
+resolvers names
+    parse-resolv-conf
+    timeout resolve 1s
+    hold valid 2s
+    hold nx 2s
+"""
+"""Names are asked for again and again. https://docs.haproxy.org/2.6/configuration.html#5.3.2"""
+
 
 @dataclass(frozen=True)
 class LoadBalancerArgs:
@@ -69,9 +78,12 @@ def _settings(bind: str, servers: dict[str, str]) -> str:
     """The text of haproxy.cfg.
 
     A request that an API server did not take is sent to the next one; one that it took is not sent twice. What is asked
-    for its health needs no database: one that is away is no reason to take all servers away.
+    for its health needs no database: one that is away is no reason to take all servers away. A server whose address is
+    a name may not have it yet, and have another one when it is back.
     """
     lines = [f"    server {name} {address}" for name, address in servers.items()]
+    named = any(address.rpartition(":")[0] == name for name, address in servers.items())
+    resolvers, resolved = (RESOLVERS, " init-addr none resolvers names") if named else ("", "")
     return f"""\
 global
     maxconn 1000
@@ -92,6 +104,6 @@ backend api-servers
     option httpchk GET /api/v2/version
     http-check expect status 200
     timeout check 5s
-    default-server check inter 2s fall 2 rise 1
+    default-server check inter 2s fall 2 rise 1{resolved}
 {chr(10).join(lines)}
-"""
+{resolvers}"""

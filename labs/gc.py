@@ -71,7 +71,7 @@ def _owners() -> set[str]:
             homes.add(process.environ().get(processes.LAB_MARK, ""))
     with contextlib.suppress(LabError), daemon() as client:  # no daemon, no containers
         things = [
-            *client.containers.list(all=True, filters={"label": OWNER}),
+            *client.containers.list(all=True, filters={"label": OWNER}, ignore_removed=True),
             *client.networks.list(filters={"label": OWNER}),
             *client.volumes.list(filters={"label": OWNER}),
         ]

@@ -20,7 +20,7 @@ from docker.errors import APIError
 
 from components.platforms.docker.platform import ENTRY
 from labs import processes
-from labs.daemon import daemon
+from labs.daemon import OWNER, daemon
 from labs.errors import LabError
 from labs.runs import TaskInstance
 from labs.service_logs import DOCKER
@@ -60,9 +60,15 @@ class DockerServices:
         with daemon() as client:
             yield client.containers.get(self._containers[service])
 
-    def states(self) -> dict[str, str]:
+    def _present(self) -> list[Any]:
+        """The containers that there are, whatever their state."""
         with daemon() as client:
-            found = {each.name: str(each.status) for each in client.containers.list(all=True)}
+            wanted = {"label": f"{OWNER}={self._home}"}
+            found = client.containers.list(all=True, filters=wanted, ignore_removed=True)
+            return [each for each in found if each.name in self._containers.values()]
+
+    def states(self) -> dict[str, str]:
+        found = {each.name: str(each.status) for each in self._present()}
         return {name: found.get(each, "missing").upper() for name, each in self._containers.items()}
 
     def incarnation(self, service: str) -> Incarnation:
@@ -150,10 +156,8 @@ class DockerServices:
         return [told(process) for process in incarnation.parts if lives(process)]
 
     def strays(self) -> list[str]:
-        with daemon() as client:
-            ours = set(self._containers.values())
-            inits = [int(each.attrs["State"]["Pid"]) for each in client.containers.list() if each.name in ours]
-        present = {namespace(init) for init in inits}
+        inits = [int(each.attrs["State"]["Pid"]) for each in self._present()]
+        present = {namespace(init) for init in inits if init}
         return [
             told(process)
             for process in processes.marked(str(self._home))

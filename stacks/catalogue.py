@@ -172,7 +172,7 @@ LABS: Mapping[str, Lab] = {
             teaches="several executors side by side, chosen per DAG and per task",
             executors=("LocalExecutor", "CeleryExecutor", f"edge:{EDGE}"),
             sections=(*PORTABLE, "35.7"),
-            platforms=("process",),
+            platforms=("process", "docker"),
             needs=("a Redis server: from the PATH, or a wheel for Python up to 3.12",),
             workers={"default": Workers(("default",), concurrency=2)},
             sites={"site-a": Site(("default", "site_a"))},
@@ -183,7 +183,7 @@ LABS: Mapping[str, Lab] = {
             teaches="two of everything: what fails over, what is lost, how fast it recovers",
             executors=("CeleryExecutor",),
             sections=(*PORTABLE, "35.10"),
-            platforms=("process",),
+            platforms=("process", "docker"),
             needs=("a Redis server: from the PATH, or a wheel for Python up to 3.12",),
             workers={
                 "zone-a": Workers(("default", "heavy_compute", "io_bound", "zone_a"), concurrency=2),

@@ -143,6 +143,7 @@ def build(lab: Lab, platform: Platform, settings: Settings) -> dict[str, pulumi.
         "sections": list(lab.sections),
         "airflow_version": version(),
         "api_url": airflow.public_url,
+        "internal_api_url": airflow.api_url,
         "other_api_urls": [each.public_url for each in entrances[1:]],
         "admin_user": "admin",
         "admin_password": secrets.admin_password,

@@ -61,7 +61,7 @@ def test_each_executor_has_its_connections(configured, lab, evidence):
     addresses = {
         "redis": lab.outputs["services"]["broker"][0]["endpoints"]["redis"],
         "postgresql": lab.outputs["services"]["metadata-database"][0]["endpoints"]["sql"],
-        "http": lab.outputs["api_url"].removeprefix("http://"),
+        "http": lab.outputs["internal_api_url"].removeprefix("http://"),
     }
     evidence("connections", told)
     assert told == {

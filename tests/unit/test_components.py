@@ -122,8 +122,8 @@ def test_a_misspelt_lab_is_answered_with_the_nearest(asked: str, nearest: str) -
 
 
 def test_a_lab_refuses_a_platform_that_it_does_not_run_on() -> None:
-    with pytest.raises(UsageError, match="does not run on the platform 'docker': use process"):
-        check_runnable(LABS["ha"], "docker")
+    with pytest.raises(UsageError, match="does not run on the platform 'kubernetes': use process, docker"):
+        check_runnable(LABS["ha"], "kubernetes")
 
 
 def test_sections_are_found_by_their_number_alone(tmp_path: Path) -> None:

@@ -68,8 +68,12 @@ class Declared:
     pretender: Pretender
     outputs: dict[str, Any]
 
+    def first(self, role: str) -> str:
+        """The name of the only service of a role, or of the first of several."""
+        return str(self.outputs["services"][role][0]["name"])
 
-@pytest.fixture(scope="module", params=["local", "celery", "edge"])
+
+@pytest.fixture(scope="module", params=["local", "celery", "edge", "multi", "ha"])
 def declared(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Declared:
     pretender = Pretender()
     engine = EmbeddedEngine()
@@ -85,9 +89,8 @@ def declared(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
 
 def test_every_service_has_a_container_that_cannot_harm(declared: Declared) -> None:
     containers = declared.pretender.containers()
-    assert {"scheduler", "api-server", "dag-processor", "triggerer", "metadata-database", "migration"} <= set(
-        containers
-    )
+    services = {replica["name"] for group in declared.outputs["services"].values() for replica in group}
+    assert {*services, "migration"} <= set(containers)
     for name, inputs in containers.items():
         ContainerProvider().check(f"urn:pulumi:t::{PROJECT}::docker:index/container:Container::{name}", {}, inputs)
         assert inputs["readOnly"] is True
@@ -104,16 +107,17 @@ def test_no_secret_is_where_inspect_shows_it(declared: Declared) -> None:
     shown = json.dumps(declared.pretender.containers())
     for name in NAMES:
         assert f"hidden-{name}" not in shown
-    text = declared.pretender.made["HostFile", "scheduler-secrets"]["text"]
+    text = declared.pretender.made["HostFile", f"{declared.first('scheduler')}-secrets"]["text"]
     assert "hidden-database_password" in text and "hidden-jwt_secret" in text
 
 
 def test_only_the_api_is_published_and_on_loopback(declared: Declared) -> None:
     ports = {name: inputs["ports"] for name, inputs in declared.pretender.containers().items() if inputs.get("ports")}
-    assert ports == {"api-server": [{"internal": 8080.0, "external": 28099.0, "ip": "127.0.0.1"}]}
+    entrance = "load-balancer" if "load-balancer" in declared.outputs["services"] else "api-server"
+    assert ports == {entrance: [{"internal": 8080.0, "external": 28099.0, "ip": "127.0.0.1"}]}
     assert declared.outputs["api_url"] == "http://127.0.0.1:28099"
-    environment = declared.pretender.containers()["scheduler"]["envs"]
-    assert "AIRFLOW__CORE__EXECUTION_API_SERVER_URL=http://api-server:8080/execution/" in environment
+    environment = declared.pretender.containers()[declared.first("scheduler")]["envs"]
+    assert f"AIRFLOW__CORE__EXECUTION_API_SERVER_URL=http://{entrance}:8080/execution/" in environment
     assert "AIRFLOW__API__BASE_URL=http://127.0.0.1:28099" in environment
 
 
@@ -122,7 +126,7 @@ def test_services_see_their_folders_and_no_others(declared: Declared) -> None:
     seen = {
         name: {m["target"]: m.get("readOnly", False) for m in inputs["mounts"]} for name, inputs in containers.items()
     }
-    scheduler = seen["scheduler"]
+    scheduler = seen[declared.first("scheduler")]
     assert scheduler["/lab/airflow"] is False
     assert scheduler["/lab/airflow/airflow.cfg"] is True
     assert scheduler["/lab/dags/section_35_01_concepts"] is True

@@ -107,6 +107,12 @@ def test_the_load_balancer_knows_every_server_and_asks_for_its_health() -> None:
     for line in ("bind 127.0.0.1:1", "server api-server-1 127.0.0.1:2", "server api-server-2 127.0.0.1:3"):
         assert f"    {line}\n" in text
     assert "option httpchk GET /api/v2/version" in text
+    assert "resolvers" not in text
+
+
+def test_the_load_balancer_asks_for_names_again_where_addresses_are_names() -> None:
+    text = load_balancer._settings("0.0.0.0:1", {"api-server-1": "api-server-1:8080"})
+    assert " resolvers names\n" in text and "\nresolvers names\n    parse-resolv-conf\n" in text
 
 
 def test_the_pool_has_sessions_for_the_driver_that_needs_them() -> None:

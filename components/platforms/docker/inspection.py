@@ -10,30 +10,31 @@ from datetime import datetime, timezone
 from typing import Any
 
 from docker.errors import APIError, NotFound
+from docker.models.containers import Container
 
 from components.platforms.process.inspection import ServiceState
 from labs.daemon import OWNER, daemon, started
 
 
-def _filters(home: str) -> dict[str, str]:
-    return {"label": f"{OWNER}={home}"}
+def _all(client: Any, home: str) -> list[Any]:
+    """All containers, networks and volumes of the lab, in an order in which they can be removed."""
+    filters = {"label": f"{OWNER}={home}"}
+    containers = client.containers.list(all=True, filters=filters, ignore_removed=True)
+    return [*containers, *client.networks.list(filters=filters), *client.volumes.list(filters=filters)]
 
 
 def remaining(home: str) -> list[str]:
     """Names of all containers, networks and volumes of the lab."""
     with daemon() as client:
-        containers = client.containers.list(all=True, filters=_filters(home))
-        others = [*client.networks.list(filters=_filters(home)), *client.volumes.list(filters=_filters(home))]
-        return sorted(each.name for each in (*containers, *others))
+        return sorted(each.name for each in _all(client, home))
 
 
 def remove_all(home: str) -> None:
     """Remove everything of the lab at once; nothing is no error."""
-    with daemon() as client, suppress(NotFound):
-        for container in client.containers.list(all=True, filters=_filters(home)):
-            container.remove(v=True, force=True)
-        for other in (*client.networks.list(filters=_filters(home)), *client.volumes.list(filters=_filters(home))):
-            other.remove()
+    with daemon() as client:
+        for each in _all(client, home):
+            with suppress(NotFound):
+                each.remove(**({"v": True, "force": True} if isinstance(each, Container) else {}))
 
 
 def inspect(containers: Sequence[tuple[str, str]]) -> list[ServiceState]:
