@@ -27,7 +27,7 @@ def select(name: str, project_root: Path) -> Engine:
         from labs.engines.pulumi_cli import PulumiEngine
 
         return PulumiEngine(project_root)
-    from labs.engines import docker
+    from labs.engines import docker, kubernetes
     from labs.engines.embedded import EmbeddedEngine
 
-    return EmbeddedEngine(docker.PROVIDERS)
+    return EmbeddedEngine({**docker.PROVIDERS, **kubernetes.PROVIDERS})

@@ -28,6 +28,7 @@ class Resource:
         custom: whether a provider makes it; False for components and the stack.
         property_dependencies: input property to the URNs its value came from.
         retain: leave the real thing alone when the resource goes.
+        provider: URN of the provider resource that the program names for it.
     """
 
     urn: str
@@ -40,6 +41,7 @@ class Resource:
     property_dependencies: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     protect: bool = False
     retain: bool = False
+    provider: str = ""
 
     @property
     def type(self) -> str:
@@ -54,6 +56,7 @@ class Resource:
         """URNs of everything that must exist as long as this does."""
         return {
             self.parent,
+            self.provider,
             *self.dependencies,
             *(urn for urns in self.property_dependencies.values() for urn in urns),
         }

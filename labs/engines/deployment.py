@@ -44,6 +44,7 @@ class Goal:
     delete_before_replace: bool | None = None
     ignore_changes: tuple[str, ...] = ()
     secret_outputs: tuple[str, ...] = ()
+    provider: str = ""
 
 
 class Deployment:
@@ -162,7 +163,7 @@ class Deployment:
 
     def _custom(self, goal: Goal) -> Resource | None:
         old = self._snapshot.resources.get(goal.urn)
-        provider = find(self._providers, type_of(goal.urn))
+        provider = self._provider(goal)
         wanted = goal.inputs
         if old is not None:
             wanted = _ignore(goal.ignore_changes, wanted, old.inputs)
@@ -230,7 +231,7 @@ class Deployment:
     def _delete(self, resource: Resource, reason: str) -> None:
         with self._doing(self._step("delete", resource.urn, reason), Pending("delete", resource)):
             if resource.custom and not resource.retain and not self.dry_run:
-                provider = find(self._providers, resource.type)
+                provider = self._provider(resource)
                 provider.delete(resource.urn, resource.id, reveal(resource.outputs or resource.inputs))
             with self._lock:
                 snapshot = self._snapshot
@@ -268,7 +269,7 @@ class Deployment:
             if not item.custom or not unknown or urn in self._registered:
                 continue
             inputs = {key: UNKNOWN if key in unknown else value for key, value in item.inputs.items()}
-            if self._diff(find(self._providers, item.type), item, inputs)[0].replaces:
+            if self._diff(self._provider(item), item, inputs)[0].replaces:
                 if item.protect:
                     raise LabError(f"{item.name} is protected and would be replaced; take `protect` off it first")
                 found.append(urn)
@@ -298,6 +299,10 @@ class Deployment:
                         raise error
 
     # Asking providers
+
+    def _provider(self, of: Goal | Resource) -> Provider:
+        named = self._snapshot.resources.get(of.provider)
+        return find(self._providers, type_of(of.urn), reveal(named.outputs) if named else None)
 
     def _check(self, provider: Provider, urn: str, old: Resource | None, wanted: Values) -> Values:
         checked = provider.check(urn, reveal(old.inputs) if old else {}, reveal(wanted))
@@ -378,6 +383,7 @@ def _resource(goal: Goal, id_: str, inputs: Values, outputs: Values) -> Resource
         property_dependencies=goal.property_dependencies,
         protect=goal.protect,
         retain=goal.retain,
+        provider=goal.provider,
     )
 
 

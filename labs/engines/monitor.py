@@ -63,6 +63,7 @@ class Monitor:
                 delete_before_replace=request.deleteBeforeReplace if request.deleteBeforeReplaceDefined else None,
                 ignore_changes=tuple(request.ignoreChanges),
                 secret_outputs=tuple(request.additionalSecretOutputs),
+                provider=request.provider.rpartition("::")[0],  # an id follows
             )
         )
         if made is None:

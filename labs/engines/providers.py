@@ -7,7 +7,7 @@ import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import dill  # type: ignore[import-untyped]
 from pulumi.dynamic import Config, ConfigureRequest, ResourceProvider
@@ -62,19 +62,30 @@ class Provider(Protocol):
         """Remove it."""
 
 
+@runtime_checkable
+class Configurable(Protocol):
+    """A provider that needs to know for whom it works, such as which cluster."""
+
+    def configured(self, settings: Values) -> Provider:
+        """The provider for these outputs of the provider resource; empty before there are any."""
+
+
 Registry = Mapping[str, Provider]
 """Type-token pattern (`docker:*`) to provider; the first match wins."""
 
 
-def find(providers: Registry, type_: str) -> Provider:
+def find(providers: Registry, type_: str, settings: Values | None = None) -> Provider:
     """The provider of a type.
+
+    Args:
+        settings: outputs of the provider resource (`pulumi:providers:…`) that the program names for it.
 
     Raises:
         UsageError: when there is none, naming the type and what handles it.
     """
     for pattern, provider in providers.items():
         if fnmatchcase(type_, pattern):
-            return provider
+            return provider.configured(settings or {}) if isinstance(provider, Configurable) else provider
     package = type_.split(":")[-1] if type_.startswith("pulumi:providers:") else type_.split(":")[0]
     raise UsageError(
         f"the embedded engine cannot make resources of type {type_}; install the Pulumi CLI, which "

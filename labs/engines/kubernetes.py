@@ -1,0 +1,404 @@
+"""Kubernetes resources of the embedded engine: any kind of pulumi-kubernetes, by server-side apply.
+
+An operation ends when the object is ready, as with pulumi-kubernetes. What carries other labels than the program gives
+it is somebody else's, and is neither adopted nor removed.
+Source: https://www.pulumi.com/registry/packages/kubernetes/how-to-guides/managing-resources-with-server-side-apply/
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from pulumi.output import UNKNOWN
+
+from labs import processes
+from labs.cluster import MANAGER, Cluster, Object, Refused, cluster, last_lines, plight
+from labs.engines.base import name_of
+from labs.engines.deployment import changed_keys
+from labs.engines.providers import Difference, Provider
+from labs.engines.values import Values, plain_outputs
+from labs.errors import LabError, UsageError
+from labs.waiting import until
+
+SKIP_AWAIT = "pulumi.com/skipAwait"
+"""Annotation of what nobody waits for, as in pulumi-kubernetes."""
+
+TIMEOUT = 600.0
+"""Seconds until an object must be ready, as in pulumi-kubernetes."""
+
+GONE = 120.0
+"""Seconds until what was deleted must be gone."""
+
+IMMUTABLE: Mapping[str, tuple[str, ...]] = {
+    "Job": ("spec",),
+    "PersistentVolume": ("spec",),
+    "PersistentVolumeClaim": ("spec",),
+    "Pod": ("spec",),
+    "RoleBinding": ("roleRef",),
+    "ClusterRoleBinding": ("roleRef",),
+    "Secret": ("type",),
+    "StatefulSet": ("spec.selector", "spec.serviceName", "spec.volumeClaimTemplates"),
+    "Deployment": ("spec.selector",),
+    "StorageClass": ("provisioner", "parameters", "volumeBindingMode", "reclaimPolicy"),
+}
+"""What the API server lets nobody change, by kind; another name or namespace is another object anyway."""
+
+HOPELESS = frozenset({"CreateContainerConfigError", "ErrImageNeverPull", "InvalidImageName", "CrashLoopBackOff"})
+"""Reasons for which a container waits that time does not cure."""
+
+Seen = tuple[bool | None, str]
+"""Whether an object is ready, None while it is not, and what was seen."""
+
+
+class ClusterProvider:
+    """`pulumi_kubernetes.Provider`: nothing but the kubeconfig that others are applied with."""
+
+    def check(self, urn: str, olds: Values, news: Values) -> Values:
+        return news
+
+    def diff(self, urn: str, id: str, olds: Values, news: Values) -> Difference:
+        return Difference(bool(changed_keys(olds, news)))
+
+    def create(self, urn: str, news: Values) -> tuple[str, Values]:
+        return name_of(urn), news
+
+    def update(self, urn: str, id: str, olds: Values, news: Values) -> Values:
+        return news
+
+    def delete(self, urn: str, id: str, outputs: Values) -> None:
+        """There is nothing but the resource."""
+
+
+@dataclass(frozen=True)
+class ObjectProvider:
+    """Every object of a cluster's API.
+
+    Attributes:
+        kubeconfig: of the cluster; "" where it is not known yet.
+    """
+
+    kubeconfig: str = ""
+
+    def configured(self, settings: Values) -> ObjectProvider:
+        """The provider for a cluster."""
+        given = settings.get("kubeconfig", "")
+        return ObjectProvider("" if given is UNKNOWN else given)
+
+    def check(self, urn: str, olds: Values, news: Values) -> Values:
+        metadata = news.get("metadata", {})
+        for required in ("name", "labels"):
+            if required not in metadata:
+                raise UsageError(
+                    f"{name_of(urn)} lacks metadata.{required}, by which the embedded engine finds it again: give it one"
+                )
+        return news
+
+    def diff(self, urn: str, id: str, olds: Values, news: Values) -> Difference:
+        known = {key: value for key, value in olds.items() if key != "uid"}
+        changed = changed_keys(known, news)
+        replaces = tuple(key for key in _immutable(news) if _at(known, key) != _at(news, key))
+        if not self.kubeconfig or has_unknown_name(news):
+            return Difference(bool(changed), replaces, delete_before_replace=True)
+        api = self._api()
+        if not replaces and _uid(_found(api, news)) != olds.get("uid"):
+            replaces = ("uid",)
+        return Difference(bool(changed or replaces), replaces, delete_before_replace=True)
+
+    def create(self, urn: str, news: Values) -> tuple[str, Values]:
+        api, wanted = self._api(), _object(news)
+        found = _found(api, wanted)
+        if found is not None and not _owned(found, wanted):
+            raise LabError(
+                f"there is a {_told(wanted)} that is not of this lab; remove or rename it, or name this lab otherwise "
+                "with --name"
+            )
+        made = _apply(api, wanted)
+        _await(api, made)
+        return _id(wanted), {**news, "uid": _uid(made)}
+
+    def update(self, urn: str, id: str, olds: Values, news: Values) -> Values:
+        api = self._api()
+        made = _apply(api, _object(news))
+        _await(api, made)
+        return {**news, "uid": _uid(made)}
+
+    def delete(self, urn: str, id: str, outputs: Values) -> None:
+        api, doomed = self._api(), _object(outputs)
+        found = _found(api, doomed)
+        if found is not None and _owned(found, doomed):
+            _remove(api, found)
+
+    def _api(self) -> Cluster:
+        if not self.kubeconfig:
+            raise LabError("a Kubernetes object names no provider with a kubeconfig, a defect of the program")
+        return cluster(self.kubeconfig)
+
+
+PROVIDERS: Mapping[str, Provider] = {
+    "pulumi:providers:kubernetes": ClusterProvider(),
+    "kubernetes:*": ObjectProvider(),
+}
+"""By type token, for the embedded engine."""
+
+
+def has_unknown_name(values: Values) -> bool:
+    """Whether only an `up` knows where an object will be."""
+    metadata = values["metadata"]
+    return UNKNOWN in (metadata, metadata.get("name"), metadata.get("namespace"))
+
+
+def _object(values: Values) -> Object:
+    """The object as the API takes it: whole numbers, no bookkeeping."""
+    return plain_outputs({key: value for key, value in values.items() if key != "uid"})
+
+
+def _immutable(values: Values) -> tuple[str, ...]:
+    return ("metadata.name", "metadata.namespace", *IMMUTABLE.get(str(values.get("kind")), ()))
+
+
+def _at(values: Any, path: str) -> Any:
+    for key in path.split("."):
+        values = values.get(key) if isinstance(values, Mapping) else None
+    return values
+
+
+def _id(wanted: Object) -> str:
+    metadata = wanted["metadata"]
+    return "/".join(filter(None, (metadata.get("namespace"), metadata["name"])))
+
+
+def _told(thing: Object) -> str:
+    """
+    >>> _told({"kind": "Service", "metadata": {"name": "airflow-api-server", "namespace": "lab"}})
+    'Service airflow-api-server in the namespace lab'
+    """
+    metadata = thing["metadata"]
+    place = f" in the namespace {metadata['namespace']}" if metadata.get("namespace") else ""
+    return f"{str(thing['kind'])} {metadata['name']}{place}"
+
+
+def _path(api: Cluster, thing: Object) -> str:
+    metadata = thing["metadata"]
+    return api.path(thing["apiVersion"], thing["kind"], metadata["name"], metadata.get("namespace", ""))
+
+
+def _found(api: Cluster, thing: Object) -> Object | None:
+    try:
+        path = _path(api, thing)
+    except Refused as error:
+        if error.status == 404:  # nor is its kind
+            return None
+        raise
+    found = api.found(path)
+    return found and {"apiVersion": thing["apiVersion"], "kind": thing["kind"], **found}
+
+
+def _uid(found: Object | None) -> str:
+    return str(found["metadata"]["uid"]) if found else ""
+
+
+def _owned(found: Object, wanted: Object) -> bool:
+    """Whether what was found has all the labels that the program gives to its own."""
+    labels = wanted["metadata"].get("labels", {})
+    return bool(labels) and labels.items() <= (found["metadata"].get("labels") or {}).items()
+
+
+def _apply(api: Cluster, wanted: Object) -> Object:
+    try:
+        made = api.request(
+            "PATCH",
+            _path(api, wanted),
+            wanted,
+            kind="application/apply-patch+yaml",
+            fieldManager=MANAGER,
+            force="true",
+            fieldValidation="Strict",
+        )
+    except Refused as error:
+        raise LabError(f"the {_told(wanted)} was refused: {error.said}") from error
+    return {"apiVersion": wanted["apiVersion"], "kind": wanted["kind"], **made}
+
+
+def _remove(api: Cluster, found: Object) -> None:
+    """Delete, with the pods that it stands for, and wait until all of them are gone."""
+    metadata = found["metadata"]
+    pods = _pods_path(found)
+    options = {"propagationPolicy": "Background", "preconditions": {"uid": metadata["uid"]}}
+    with contextlib.suppress(Refused):  # it may be gone, or on its way
+        api.request("DELETE", _path(api, found), options)
+    if pods and processes.grace(1e9) < 1e9:
+        with contextlib.suppress(Refused):
+            api.request("DELETE", pods[0], gracePeriodSeconds=int(processes.SHORT), **pods[1])
+
+    def gone() -> Seen:
+        left = _found(api, found)
+        if left is not None and left["metadata"]["uid"] == metadata["uid"]:
+            kept = left["metadata"].get("finalizers") or left.get("spec", {}).get("finalizers") or []
+            why = [each["message"] for each in left.get("status", {}).get("conditions", ()) if each["status"] == "True"]
+            return None, "; ".join([*why, f"finalizers {', '.join(kept)}"] if kept else why) or "it is there"
+        remaining = api.items(pods[0], **pods[1]) if pods and found["kind"] != "Namespace" else []
+        return (None if remaining else True), f"{len(remaining)} of its pods are there"
+
+    until(gone, what=f"the {_told(found)} to be gone", timeout=GONE, interval=0.2)
+
+
+def _pods_path(thing: Object) -> tuple[str, dict[str, str]] | None:
+    """Where the pods of a namespace, or of a workload, are, and what selects them."""
+    metadata = thing["metadata"]
+    if thing["kind"] == "Namespace":
+        return f"/api/v1/namespaces/{metadata['name']}/pods", {}
+    labels = thing.get("spec", {}).get("selector", {})
+    labels = labels.get("matchLabels") if isinstance(labels, Mapping) and thing["kind"] != "Service" else None
+    if not labels:
+        return None
+    selector = ",".join(f"{key}={value}" for key, value in sorted(labels.items()))
+    return f"/api/v1/namespaces/{metadata['namespace']}/pods", {"labelSelector": selector}
+
+
+# Ready
+
+
+def _await(api: Cluster, made: Object) -> None:
+    """Wait until an object is ready.
+
+    Raises:
+        LabError: it cannot become so; with its pods' own events and last lines.
+    """
+    ready = READY.get(made["kind"])
+    metadata = made["metadata"]
+    if ready is None or (metadata.get("annotations") or {}).get(SKIP_AWAIT) == "true":
+        return
+
+    def seen() -> Seen:
+        found = _found(api, made)
+        if found is None:
+            raise LabError(f"the {_told(made)} went away while it was made; run `up` again")
+        return ready(api, found)
+
+    until(seen, what=f"the {_told(made)}", timeout=TIMEOUT, interval=0.25, detail=lambda: _trouble(api, made)[1])
+
+
+def _trouble(api: Cluster, made: Object) -> tuple[bool, str]:
+    """Whether the pods of a workload are beyond hope, and what ails them, with the last lines of their logs."""
+    pods = _pods_path(made)
+    hopeless, said = False, []
+    for pod in api.items(pods[0], **pods[1]) if pods else ():
+        wrong = plight(api, pod)
+        if not wrong:
+            continue
+        said.append(wrong)
+        status = pod["status"]
+        for each in [*status.get("initContainerStatuses", ()), *status.get("containerStatuses", ())]:
+            waiting = each["state"].get("waiting", {}).get("reason")
+            hopeless |= waiting in HOPELESS
+            if waiting == "CrashLoopBackOff" or each["state"].get("terminated"):
+                metadata = pod["metadata"]
+                again = {"previous": "true"} if waiting else {}
+                said.append(last_lines(api, metadata["namespace"], metadata["name"], each["name"], **again))
+    return hopeless, "\n".join(said)
+
+
+def _workload(api: Cluster, found: Object, done: bool, state: str) -> Seen:
+    if done:
+        return True, state
+    hopeless, said = _trouble(api, found)
+    if hopeless:
+        raise LabError(f"the {_told(found)} cannot start: {said}")
+    return None, f"{state}; {said}" if said else state
+
+
+def _deployment(api: Cluster, found: Object) -> Seen:
+    status, wanted = found.get("status", {}), int(found["spec"].get("replicas", 1))
+    current = status.get("observedGeneration", 0) >= found["metadata"]["generation"]
+    updated, available = status.get("updatedReplicas", 0), status.get("availableReplicas", 0)
+    done = current and updated == wanted and available == wanted == status.get("replicas", 0)
+    return _workload(api, found, done, f"{updated} updated and {available} available of {wanted}")
+
+
+def _stateful_set(api: Cluster, found: Object) -> Seen:
+    status, wanted = found.get("status", {}), int(found["spec"].get("replicas", 1))
+    current = status.get("observedGeneration", 0) >= found["metadata"]["generation"]
+    ready = status.get("readyReplicas", 0)
+    latest = status.get("updateRevision") == status.get("currentRevision")
+    return _workload(api, found, current and latest and ready == wanted, f"{ready} ready of {wanted}")
+
+
+def _job(api: Cluster, found: Object) -> Seen:
+    for condition in found.get("status", {}).get("conditions", ()):
+        if condition["status"] == "True" and condition["type"] == "Complete":
+            return True, "complete"
+        if condition["status"] == "True" and condition["type"] == "Failed":
+            raise LabError(f"the {_told(found)} failed ({condition.get('message')}): {_trouble(api, found)[1]}")
+    hopeless, said = _trouble(api, found)
+    if hopeless:
+        raise LabError(f"the {_told(found)} cannot start: {said}")
+    return None, said or "it runs"
+
+
+def _pod(api: Cluster, found: Object) -> Seen:
+    status = found.get("status", {})
+    ready = any(each["type"] == "Ready" and each["status"] == "True" for each in status.get("conditions", ()))
+    if ready or status.get("phase") == "Succeeded":
+        return True, str(status["phase"])
+    said = plight(api, found)
+    if status.get("phase") == "Failed":
+        raise LabError(f"the {_told(found)} failed: {said}")
+    return None, said or str(status.get("phase"))
+
+
+def _service(api: Cluster, found: Object) -> Seen:
+    spec, metadata = found["spec"], found["metadata"]
+    if not spec.get("selector") or spec.get("clusterIP") == "None" or spec.get("type") == "ExternalName":
+        return True, "it selects nothing"
+    path = f"/apis/discovery.k8s.io/v1/namespaces/{metadata['namespace']}/endpointslices"
+    slices = api.items(path, labelSelector=f"kubernetes.io/service-name={metadata['name']}")
+    ends = [end for each in slices for end in each.get("endpoints") or ()]
+    ready = any(end.get("conditions", {}).get("ready") for end in ends)
+    return (True if ready else None), f"none of its {len(ends)} endpoints is ready"
+
+
+def _claim(api: Cluster, found: Object) -> Seen:
+    if found.get("status", {}).get("phase") == "Bound":
+        return True, "bound"
+    name = found["spec"].get("storageClassName")
+    classes = {each["metadata"]["name"]: each for each in api.items("/apis/storage.k8s.io/v1/storageclasses")}
+    if name and name not in classes and not found["spec"].get("volumeName"):
+        raise LabError(f"the {_told(found)} asks for the storage class {name}, which the cluster lacks: {_offer(classes)}")
+    if name is None:
+        raise LabError(f"the {_told(found)} names no storage class, and none is the default: {_offer(classes)}")
+    if classes.get(name, {}).get("volumeBindingMode") == "WaitForFirstConsumer":
+        return True, "bound when a pod comes"
+    return None, str(found.get("status", {}).get("phase"))
+
+
+def _offer(classes: Mapping[str, Object]) -> str:
+    return f"use one of {', '.join(classes)}" if classes else "install a provisioner first"
+
+
+def _namespace(api: Cluster, found: Object) -> Seen:
+    if found.get("status", {}).get("phase") != "Active":
+        return None, "it is being deleted"
+    account = api.found(f"/api/v1/namespaces/{found['metadata']['name']}/serviceaccounts/default")
+    return (True if account else None), "its service account is missing"
+
+
+def _definition(_api: Cluster, found: Object) -> Seen:
+    conditions = found.get("status", {}).get("conditions", ())
+    done = any(each["type"] == "Established" and each["status"] == "True" for each in conditions)
+    return (True if done else None), "not established yet"
+
+
+READY: Mapping[str, Callable[[Cluster, Object], Seen]] = {
+    "Deployment": _deployment,
+    "StatefulSet": _stateful_set,
+    "Job": _job,
+    "Pod": _pod,
+    "Service": _service,
+    "PersistentVolumeClaim": _claim,
+    "Namespace": _namespace,
+    "CustomResourceDefinition": _definition,
+}
+"""How to see that an object of a kind is ready; of the others it is enough that they are there."""
