@@ -10,9 +10,6 @@ from typing import Any
 
 import urllib3
 import yaml
-from kubernetes.client import ApiClient, ApiException
-from kubernetes.config import ConfigException
-from kubernetes.config.kube_config import new_client_from_config_dict
 
 from labs.errors import LabError
 
@@ -53,10 +50,15 @@ class Cluster:
     """
 
     def __init__(self, kubeconfig: str) -> None:
+        from kubernetes.config import ConfigException  # the package takes a second to import
+        from kubernetes.config.kube_config import new_client_from_config_dict
+
         try:
-            self._client: ApiClient = new_client_from_config_dict(yaml.safe_load(kubeconfig), persist_config=False)
+            self._client = new_client_from_config_dict(yaml.safe_load(kubeconfig), persist_config=False)
         except (ConfigException, yaml.YAMLError, TypeError, AttributeError) as error:
-            raise LabError(f"the kubeconfig leads to no cluster ({error}); check it with `kubectl cluster-info`") from error
+            raise LabError(
+                f"the kubeconfig leads to no cluster ({error}); check it with `kubectl cluster-info`"
+            ) from error
         self._kinds: dict[str, dict[str, Object]] = {}
         self._lock = threading.Lock()
 
@@ -79,6 +81,8 @@ class Cluster:
         self, method: str, path: str, body: Object | None = None, *, kind: str = "application/json", **query: Any
     ) -> str:
         """The answer as text; see `request`."""
+        from kubernetes.client import ApiException
+
         try:
             answer = self._client.call_api(
                 path,
@@ -162,7 +166,7 @@ def cluster(kubeconfig: str) -> Cluster:
     return Cluster(kubeconfig)
 
 
-def _said(error: ApiException) -> str:
+def _said(error: Any) -> str:
     try:
         answer: Mapping[str, Any] = json.loads(error.body or b"")
         return str(answer["message"])

@@ -67,15 +67,16 @@ def _silent(_line: str) -> None:
     """Tell nobody."""
 
 
-def _hash(*parts: str | bytes) -> str:
-    digest = hashlib.sha256(platform.machine().encode())
+def digest(*parts: str | bytes) -> str:
+    """A short content hash, for this type of machine."""
+    found = hashlib.sha256(platform.machine().encode())
     for part in parts:
-        digest.update(part.encode() if isinstance(part, str) else part)
-    return digest.hexdigest()[:16]
+        found.update(part.encode() if isinstance(part, str) else part)
+    return found.hexdigest()[:16]
 
 
 def _base() -> str:
-    return f"{REPOSITORY}/base:{_hash(SUITE, *BASE)}"
+    return f"{REPOSITORY}/base:{digest(SUITE, *BASE)}"
 
 
 def reference(image: str) -> str:
@@ -87,7 +88,7 @@ def reference(image: str) -> str:
     if image not in RECIPES:
         raise UsageError(f"there is no image {image!r}: {nearest(image, RECIPES)}use {', '.join(RECIPES)}")
     files = [(IMAGES / file).read_bytes() for file in RECIPES[image]]
-    return f"{REPOSITORY}/{image}:{_hash(_base(), *files, _installer())}"
+    return f"{REPOSITORY}/{image}:{digest(_base(), *files, _installer())}"
 
 
 def size(client: Any, name: str) -> int | None:
@@ -119,19 +120,21 @@ def build(image: str, tell: Tell = _silent) -> str:
     name = reference(image)
     with daemon(timeout=PATIENCE) as client:
         if size(client, name) is None:
-            with _only_one(image):
+            with only_one(image):
                 if size(client, name) is None:
-                    _build(client, image, name, _base_image(client, tell), tell)
+                    _build(client, image, name, base_image(client, tell), tell)
     return name
 
 
-def _only_one(what: str) -> filelock.BaseFileLock:
+def only_one(what: str) -> filelock.BaseFileLock:
+    """The lock of whoever builds it."""
     return filelock.FileLock(make_private(cache_root(), 0o755) / f"image-{what}.lock", timeout=1800)
 
 
-def _base_image(client: Any, tell: Tell) -> str:
+def base_image(client: Any, tell: Tell) -> str:
+    """The name of the Debian that every image begins with; made when it is not there."""
     name = _base()
-    with _only_one("base"):
+    with only_one("base"):
         if size(client, name) is None:
             archive = artefact("debian", name.rpartition(":")[2], lambda folder: _debian(folder, tell)) / "base.tar"
             repository, _, tag = name.partition(":")
@@ -146,7 +149,7 @@ def _debian(folder: Path, tell: Tell) -> None:
     command = ["mmdebstrap", "--quiet", *BASE, SUITE, str(folder / "base.tar")]
     done = subprocess.run(command, capture_output=True, text=True, check=False, cwd="/")
     if done.returncode:
-        raise LabError(f"mmdebstrap could not make a Debian {SUITE}: {_last(done.stderr.splitlines())}")
+        raise LabError(f"mmdebstrap could not make a Debian {SUITE}: {last_words(done.stderr.splitlines())}")
 
 
 def _installer() -> str:
@@ -172,9 +175,10 @@ def _build(client: Any, image: str, name: str, base: str, tell: Tell) -> None:
                 path=folder, dockerfile=RECIPES[image][0], tag=name, buildargs=arguments, rm=True, forcerm=True
             )
         except BuildError as error:
+            said = last_words(lines_of(error.build_log)) or error.msg
             raise LabError(
-                f"the image {image} could not be built: {_last(_lines(error.build_log)) or error.msg}; check that the "
-                "package registries are reachable and the disk is not full, and run the command again"
+                f"the image {image} could not be built: {said}; check that the package registries are reachable and "
+                "the disk is not full, and run the command again"
             ) from error
         except APIError as error:
             raise LabError(f"the image {image} could not be built: {error.explanation or error}") from error
@@ -189,10 +193,12 @@ def _trusted() -> bytes:
     return file.read_bytes() if file.is_file() else b""
 
 
-def _lines(log: Any) -> list[str]:
+def lines_of(log: Any) -> list[str]:
+    """The lines that a build has said."""
     return [line for entry in log for line in str(entry.get("stream") or entry.get("error") or "").splitlines()]
 
 
-def _last(lines: list[str]) -> str:
+def last_words(lines: list[str]) -> str:
+    """The last three of them, in one."""
     said = [line.strip() for line in lines if line.strip()]
     return "; ".join(said[-3:])

@@ -92,7 +92,7 @@ class ObjectProvider:
         for required in ("name", "labels"):
             if required not in metadata:
                 raise UsageError(
-                    f"{name_of(urn)} lacks metadata.{required}, by which the embedded engine finds it again: give it one"
+                    f"{name_of(urn)} lacks metadata.{required}, by which the embedded engine finds it again"
                 )
         return news
 
@@ -177,7 +177,7 @@ def _told(thing: Object) -> str:
     """
     metadata = thing["metadata"]
     place = f" in the namespace {metadata['namespace']}" if metadata.get("namespace") else ""
-    return f"{str(thing['kind'])} {metadata['name']}{place}"
+    return f"{thing['kind']!s} {metadata['name']}{place}"
 
 
 def _path(api: Cluster, thing: Object) -> str:
@@ -245,7 +245,7 @@ def _remove(api: Cluster, found: Object) -> None:
     until(gone, what=f"the {_told(found)} to be gone", timeout=GONE, interval=0.2)
 
 
-def _pods_path(thing: Object) -> tuple[str, dict[str, str]] | None:
+def _pods_path(thing: Object) -> tuple[str, dict[str, Any]] | None:
     """Where the pods of a namespace, or of a workload, are, and what selects them."""
     metadata = thing["metadata"]
     if thing["kind"] == "Namespace":
@@ -296,7 +296,7 @@ def _trouble(api: Cluster, made: Object) -> tuple[bool, str]:
             hopeless |= waiting in HOPELESS
             if waiting == "CrashLoopBackOff" or each["state"].get("terminated"):
                 metadata = pod["metadata"]
-                again = {"previous": "true"} if waiting else {}
+                again: dict[str, Any] = {"previous": "true"} if waiting else {}
                 said.append(last_lines(api, metadata["namespace"], metadata["name"], each["name"], **again))
     return hopeless, "\n".join(said)
 
@@ -366,7 +366,9 @@ def _claim(api: Cluster, found: Object) -> Seen:
     name = found["spec"].get("storageClassName")
     classes = {each["metadata"]["name"]: each for each in api.items("/apis/storage.k8s.io/v1/storageclasses")}
     if name and name not in classes and not found["spec"].get("volumeName"):
-        raise LabError(f"the {_told(found)} asks for the storage class {name}, which the cluster lacks: {_offer(classes)}")
+        raise LabError(
+            f"the {_told(found)} asks for the storage class {name}, which the cluster lacks: {_offer(classes)}"
+        )
     if name is None:
         raise LabError(f"the {_told(found)} names no storage class, and none is the default: {_offer(classes)}")
     if classes.get(name, {}).get("volumeBindingMode") == "WaitForFirstConsumer":

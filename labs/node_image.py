@@ -1,0 +1,309 @@
+"""The node image of kind clusters, built from Go modules and Debian packages alone: no image registry is needed.
+
+Each program is built once and kept in the cache, so that a build that was interrupted goes on where it was; the image
+itself is kept there too. Source: https://kind.sigs.k8s.io/docs/design/node-image/
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from docker.errors import APIError, BuildError
+
+from labs.cache import IMAGES, artefact, environment
+from labs.daemon import daemon
+from labs.errors import LabError
+from labs.images import PATIENCE, REPOSITORY, STAGE, Tell, base_image, digest, last_words, lines_of, only_one, size
+from labs.paths import cache_root, make_private
+from labs.waiting import until
+
+NODE = IMAGES / "node"
+
+
+@dataclass(frozen=True)
+class Program:
+    """A program of the node image.
+
+    Attributes:
+        module: folder of `images/node/` with the Go module that pins it.
+        package: what is built.
+    """
+
+    module: str
+    package: str
+
+
+KUBERNETES = (
+    "kubeadm",
+    "kubelet",
+    "kubectl",
+    "kube-apiserver",
+    "kube-controller-manager",
+    "kube-scheduler",
+    "kube-proxy",
+)
+
+PROGRAMS: Mapping[str, Program] = {
+    **{name: Program("kubernetes", f"k8s.io/kubernetes/cmd/{name}") for name in KUBERNETES},
+    "kind": Program("kind", "sigs.k8s.io/kind"),
+    "etcd": Program("etcd", "go.etcd.io/etcd/server/v3"),
+    "coredns": Program("coredns", "."),
+    "local-path-provisioner": Program("provisioner", "github.com/rancher/local-path-provisioner"),
+}
+"""By the name of the file."""
+
+PROVISIONER, HELPER = f"{REPOSITORY}/local-path-provisioner", f"{REPOSITORY}/local-path-helper"
+
+LEAST_GO = (1, 24)
+"""Go that knows `tool` in go.mod."""
+
+
+def version() -> str:
+    """The Kubernetes release that `images/node/kubernetes/go.mod` pins, as `v1.34.4`."""
+    pinned = re.search(r"k8s\.io/kubernetes (v\S+)", (NODE / "kubernetes" / "go.mod").read_text())
+    assert pinned
+    return pinned[1]
+
+
+def program(name: str, tell: Tell = lambda _: None) -> Path:
+    """The program of that name, built when it is not in the cache.
+
+    Raises:
+        LabError: there is no Go, the module registry is not reached, or there is no room.
+    """
+    found = PROGRAMS[name]
+    module = NODE / found.module
+
+    def build(folder: Path) -> None:
+        tell(f"{name}: building")
+        command = [_go(), "build", "-trimpath", "-mod=readonly", "-ldflags", _flags(found), "-o", str(folder / name)]
+        done = subprocess.run(
+            [*command, found.package], cwd=module, env=_environment(), capture_output=True, text=True, check=False
+        )
+        if done.returncode:
+            raise LabError(
+                f"{name} could not be built: {last_words(done.stderr.splitlines())}; check that the Go module registry "
+                "is reachable and the disk is not full, and run the command again: what is built stays"
+            )
+
+    return artefact(f"program-{name}", _key(found), build) / name
+
+
+def _key(found: Program) -> str:
+    return digest(*(path.read_bytes() for path in sorted((NODE / found.module).iterdir())), _flags(found))
+
+
+def _flags(found: Program) -> str:
+    flags = ["-s", "-w"]
+    if found.module == "kubernetes":
+        major, minor, _ = version().removeprefix("v").split(".")
+        known = {"gitVersion": version(), "gitMajor": major, "gitMinor": minor}
+        flags += [f"-X k8s.io/component-base/version.{key}={value}" for key, value in known.items()]
+    return " ".join(flags)
+
+
+def _go() -> str:
+    """Go from the PATH, or the wheel that `images/go.lock` pins."""
+    for path in filter(None, [shutil.which("go")]):
+        said = subprocess.run([path, "env", "GOVERSION"], capture_output=True, text=True, check=False, cwd="/").stdout
+        seen = re.match(r"go(\d+)\.(\d+)", said)
+        if seen and tuple(map(int, seen.groups())) >= LEAST_GO:
+            return path
+    return str(environment("go") / "bin" / "go")
+
+
+def _environment() -> dict[str, str]:
+    caches = _caches()
+    return {
+        **os.environ,
+        "CGO_ENABLED": "0",
+        "GOFLAGS": "",
+        "GOTOOLCHAIN": "local",
+        "GOMODCACHE": str(caches / "mod"),
+        "GOCACHE": str(caches / "build"),
+    }
+
+
+def _caches() -> Path:
+    """Go's own caches; they are large, and go once everything is built."""
+    return make_private(cache_root() / "go", 0o755)
+
+
+def reference() -> str:
+    """Name and tag of the node image as this checkout has it."""
+    modules = [_key(found) for name, found in PROGRAMS.items() if name != "kind"]
+    files = [path.read_bytes() for path in sorted(NODE.iterdir()) if path.is_file()]
+    return f"{REPOSITORY}/node:{digest(*modules, *files)}"
+
+
+def present() -> tuple[str, int | None]:
+    """Name and tag, and bytes where the daemon has it."""
+    with daemon() as client:
+        return reference(), size(client, reference())
+
+
+def build(tell: Tell = lambda _: None) -> str:
+    """The node image's name and tag; built, or taken from the cache, when the daemon does not have it.
+
+    Raises:
+        LabError: no daemon, no Go, no registry of packages, no room.
+    """
+    name = reference()
+    with daemon(timeout=PATIENCE) as client, only_one("node"):
+        program("kind", tell)
+        if size(client, name) is None:
+            archive = artefact("node", name.rpartition(":")[2], lambda folder: _make(client, name, folder, tell))
+            if size(client, name) is None:
+                tell("node: loading what was built before")
+                with (archive / "node.tar").open("rb") as stream:
+                    client.images.load(stream)
+            _forget_caches()
+    return name
+
+
+def _forget_caches() -> None:
+    """Go keeps its module cache read-only."""
+    subprocess.run(
+        [_go(), "clean", "-cache", "-modcache"], env=_environment(), capture_output=True, check=False, cwd="/"
+    )
+    shutil.rmtree(_caches(), ignore_errors=True)
+
+
+def _make(client: Any, name: str, folder: Path, tell: Tell) -> None:
+    programs = {each: program(each, tell) for each in PROGRAMS if each != "kind"}  # Go itself builds in parallel
+    base = base_image(client, tell)
+    tell("node: the images of the control plane")
+    wanted = _wanted(programs["kubeadm"])
+    services = _services(client, base, programs, wanted)
+    tell("node: building")
+    pause = next(image for image in wanted if "/pause:" in image)
+    raw = f"{name}-raw"
+    replaced = {
+        "containerd.toml": {"PAUSE": pause},
+        "default-storage.yaml": {
+            "PROVISIONER": f"docker.io/{PROVISIONER}:{version()}",
+            "HELPER": f"docker.io/{HELPER}:{version()}",
+        },
+    }
+    with tempfile.TemporaryDirectory(prefix="airflow-lab-") as context:
+        for path in (each for each in NODE.iterdir() if each.is_file()):
+            text = path.read_text()
+            for mark, value in replaced.get(path.name, {}).items():
+                text = text.replace(mark, value)
+            Path(context, path.name).write_text(text)
+        Path(context, "version").write_text(f"{version()}\n")
+        for each in ("kubeadm", "kubelet", "kubectl"):
+            shutil.copy(programs[each], context)
+        _docker_build(client, context, "node.dockerfile", raw, {"BASE": base})
+    tell("node: putting the images in")
+    try:
+        with tempfile.TemporaryDirectory(dir=folder) as place:
+            archive = Path(place, "images.tar")
+            _save(client, services, archive)
+            _import(client, raw, archive, name)
+        _save(client, [name], folder / "node.tar")
+    finally:
+        for each in (raw, *services):
+            client.images.remove(each, force=True)
+
+
+def _wanted(kubeadm: Path) -> list[str]:
+    """The images of a control plane, with the names that kubeadm gives them."""
+    done = subprocess.run(
+        [str(kubeadm), "config", "images", "list", "--kubernetes-version", version()],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return done.stdout.split()
+
+
+def _services(client: Any, base: str, programs: Mapping[str, Path], wanted: Sequence[str]) -> list[str]:
+    """An image for each service, of its program alone where that needs no other."""
+    tooled = (
+        f"FROM {base}\nRUN apt-get update -qq && apt-get install -qq --no-install-recommends {{}} >/dev/null && "
+        "rm -rf /var/lib/apt/lists/* /var/cache/apt/* /var/log/*\n"
+    )
+    recipes = {
+        "kube-proxy": tooled.format("iptables conntrack kmod"),
+        "pause": tooled.format("catatonit") + 'ENTRYPOINT ["/usr/bin/catatonit", "-P"]\n',
+        HELPER: f"FROM {base}\n",
+    }
+    images = [*wanted, f"{PROVISIONER}:{version()}", f"{HELPER}:{version()}"]
+    for image in images:
+        name = next((each for each in recipes if each in image), image.rpartition("/")[2].partition(":")[0])
+        with tempfile.TemporaryDirectory(prefix="airflow-lab-") as context:
+            text = recipes.get(name, "FROM scratch\n")
+            if name in programs:
+                shutil.copy(programs[name], context)
+                text += f"COPY {name} /usr/local/bin/{name}\nENV PATH=/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin\n"
+                text += f'ENTRYPOINT ["/usr/local/bin/{name}"]\n'
+            Path(context, "Dockerfile").write_text(text)
+            _docker_build(client, context, "Dockerfile", image, {})
+    return images
+
+
+def _docker_build(client: Any, context: str, file: str, tag: str, arguments: Mapping[str, str]) -> None:
+    try:
+        client.images.build(path=context, dockerfile=file, tag=tag, buildargs=dict(arguments), rm=True, forcerm=True)
+    except BuildError as error:
+        raise LabError(
+            f"the image {tag} could not be built: {last_words(lines_of(error.build_log)) or error.msg}; check that the "
+            "package registries are reachable and the disk is not full, and run the command again"
+        ) from error
+    except APIError as error:
+        raise LabError(f"the image {tag} could not be built: {error.explanation or error}") from error
+    finally:
+        client.images.prune(filters={"dangling": True, "label": STAGE})
+
+
+def _save(client: Any, names: Sequence[str], archive: Path) -> None:
+    with archive.open("wb") as file:
+        for chunk in client.api._stream_raw_result(_get(client, names), chunk_size=2**20, decode=False):
+            file.write(chunk)
+
+
+def _get(client: Any, names: Sequence[str]) -> Any:
+    """Several images in one archive, where they share layers; the package knows how for one alone."""
+    answer = client.api._get(client.api._url("/images/get"), params={"names": list(names)}, stream=True)
+    client.api._raise_for_status(answer)
+    return answer
+
+
+def _import(client: Any, raw: str, archive: Path, name: str) -> None:
+    """Have the node's own containerd take the images, and commit what it has made of them."""
+    container = client.containers.create(
+        raw,
+        entrypoint=["sleep", "infinity"],
+        privileged=True,
+        network_mode="none",
+        volumes={str(archive): {"bind": "/images.tar", "mode": "ro"}},
+    )
+    try:
+        container.start()
+        container.exec_run(["containerd"], detach=True, privileged=True)
+
+        def answers() -> tuple[bool | None, str]:
+            code, said = container.exec_run(["ctr", "version"])
+            return (True if code == 0 else None), said.decode(errors="replace").strip()
+
+        until(answers, what="containerd of the node image to answer", timeout=60)
+        code, said = container.exec_run(
+            ["ctr", "-n", "k8s.io", "images", "import", "--no-unpack", "/images.tar"], privileged=True
+        )
+        if code:
+            raise LabError(f"the node image could not take its images: {last_words(said.decode().splitlines())}")
+        container.exec_run(["sh", "-c", "pkill -x containerd; rm -f /run/containerd/*.sock*"])
+        repository, _, tag = name.partition(":")
+        configuration = {"Entrypoint": ["/usr/local/bin/entrypoint", "/sbin/init"], "Cmd": []}
+        container.commit(repository, tag, conf=configuration)
+    finally:
+        container.remove(v=True, force=True)
