@@ -92,6 +92,7 @@ ALLOWED_IMPORTS = (
     "airflow.providers.standard",
     "airflow.settings",
     "kubernetes.client",
+    "kubernetes.config",
     "psutil",
 )
 """Beside the standard library. psutil is a dependency of Airflow itself; 35.6.5 shows that settings refuse a task."""
