@@ -1,0 +1,1 @@
+"""Clusters: what gives the kubernetes platform its kubeconfig."""

@@ -1,0 +1,56 @@
+"""What the kubernetes platform may ask of a cluster."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+import pulumi
+import yaml
+
+from labs.cluster import Cluster as Api
+from labs.errors import LabError, UsageError
+
+SUPPORTED = (1, 30)
+"""The oldest Kubernetes that the labs are run on; sidecars and pod failure policies are there."""
+
+
+class Cluster(Protocol):
+    """A cluster that is there, or is made."""
+
+    @property
+    def kubeconfig(self) -> pulumi.Output[str]:
+        """The text of a kubeconfig whose current context is this cluster; a secret."""
+
+    @property
+    def nodes(self) -> pulumi.Output[Sequence[str]]:
+        """Containers of this machine's Docker that are the nodes; empty where they are none."""
+
+
+def check_usable(api: Api, where: str) -> None:
+    """Check that a lab can be on a cluster.
+
+    Raises:
+        UsageError: it is too old, or this user may make no namespace there; says what to do.
+    """
+    version = api.version()
+    if version < SUPPORTED:
+        raise UsageError(
+            f"{where} runs Kubernetes {version[0]}.{version[1]}; the labs need {SUPPORTED[0]}.{SUPPORTED[1]} or newer: "
+            "upgrade it, or name another cluster with --cluster"
+        )
+    if not api.may("create", "namespaces"):
+        raise UsageError(
+            f"{where} does not let this user create a namespace; ask for the right to, or name another cluster with "
+            "--cluster"
+        )
+
+
+def with_namespace(kubeconfig: str, namespace: str) -> str:
+    """The kubeconfig with a namespace for its current context, so that `kubectl` needs none."""
+    values: dict[str, Any] = yaml.safe_load(kubeconfig)
+    for context in values["contexts"]:
+        if context["name"] == values["current-context"]:
+            context["context"]["namespace"] = namespace
+            return str(yaml.safe_dump(values))
+    raise LabError("the kubeconfig has no current context; choose one with `kubectl config use-context`")

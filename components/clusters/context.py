@@ -1,0 +1,108 @@
+"""An existing cluster, by the name of its context in the user's kubeconfig."""
+
+from __future__ import annotations
+
+import base64
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pulumi
+import yaml
+from pulumi.dynamic import CreateResult, DiffResult, Resource, ResourceProvider, UpdateResult
+
+from components.clusters.base import check_usable
+from labs.cluster import cluster
+from labs.errors import LabError, UsageError, nearest
+
+Props = dict[str, Any]
+
+
+def read_context(context: str, files: Sequence[Path]) -> str:
+    """The text of a kubeconfig with that context alone; what it names as files is in it.
+
+    Raises:
+        UsageError: no file, or none with that context.
+    """
+    contexts: dict[str, tuple[Path, Mapping[str, Any], Mapping[str, Any]]] = {}
+    for path in files:
+        try:
+            values = yaml.safe_load(path.read_text()) or {}
+        except FileNotFoundError:
+            continue
+        except (OSError, yaml.YAMLError) as error:
+            raise LabError(f"the kubeconfig {path} cannot be read ({error}); correct it, or name another") from error
+        for each in values.get("contexts") or ():
+            contexts.setdefault(each["name"], (path, values, each["context"]))
+    if context not in contexts:
+        known = f"{nearest(context, contexts)}use {', '.join(contexts)}" if contexts else "there is none at all"
+        raise UsageError(
+            f"no kubeconfig of {', '.join(map(str, files))} has a context {context!r}: {known}, or set KUBECONFIG"
+        )
+    path, values, chosen = contexts[context]
+    return str(
+        yaml.safe_dump(
+            {
+                "apiVersion": "v1",
+                "kind": "Config",
+                "current-context": context,
+                "contexts": [{"name": context, "context": dict(chosen)}],
+                "clusters": [_inline(values, "clusters", "cluster", chosen["cluster"], path)],
+                "users": [_inline(values, "users", "user", chosen["user"], path)],
+            }
+        )
+    )
+
+
+def _inline(values: Mapping[str, Any], kind: str, key: str, name: str, path: Path) -> dict[str, Any]:
+    found = next((each[key] for each in values.get(kind) or () if each["name"] == name), None)
+    if found is None:
+        raise LabError(f"the kubeconfig {path} has no {key} {name!r}, which its context names; correct it")
+    found = dict(found)
+    for field in ("certificate-authority", "client-certificate", "client-key"):
+        if field in found:
+            content = (path.parent / str(found.pop(field))).read_bytes()
+            found[f"{field}-data"] = base64.b64encode(content).decode()
+    return {"name": name, key: found}
+
+
+def kubeconfig_files() -> list[Path]:
+    """Where this user's kubeconfig may be. https://kubernetes.io/docs/concepts/configuration/organize-cluster-access-kubeconfig/"""
+    named = os.environ.get("KUBECONFIG")
+    return [Path(each) for each in named.split(os.pathsep) if each] if named else [Path.home() / ".kube" / "config"]
+
+
+class _ContextProvider(ResourceProvider):
+    def create(self, props: Props) -> CreateResult:
+        context = str(props["context"])
+        kubeconfig = read_context(context, kubeconfig_files())
+        check_usable(cluster(kubeconfig), f"the cluster of the context {context}")
+        return CreateResult(context, {**props, "kubeconfig": kubeconfig, "nodes": []})
+
+    def diff(self, _id: str, olds: Props, news: Props) -> DiffResult:
+        return DiffResult(
+            changes=olds["context"] != news["context"]
+            or olds["kubeconfig"] != read_context(news["context"], kubeconfig_files()),
+            replaces=["context"] if olds["context"] != news["context"] else [],
+        )
+
+    def update(self, _id: str, _olds: Props, news: Props) -> UpdateResult:
+        return UpdateResult(self.create(news).outs)
+
+
+class ContextCluster(Resource, module="kubernetes", name="ContextCluster"):
+    """A cluster of the user's, which the lab leaves as it is but for a namespace of its own.
+
+    Attributes:
+        kubeconfig: text, a secret.
+        nodes: empty: where it runs is not the lab's business.
+    """
+
+    kubeconfig: pulumi.Output[str]
+    nodes: pulumi.Output[Sequence[str]]
+
+    def __init__(self, context: str, opts: pulumi.ResourceOptions | None = None) -> None:
+        hidden = pulumi.ResourceOptions(additional_secret_outputs=["kubeconfig"])
+        props = {"context": context, "kubeconfig": None, "nodes": None}
+        super().__init__(_ContextProvider(), "cluster", props, pulumi.ResourceOptions.merge(hidden, opts))

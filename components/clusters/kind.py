@@ -1,0 +1,351 @@
+"""A kind cluster: a control plane and two workers in containers of this machine, made by the kind CLI.
+
+The labs of a checkout share one, each with a namespace of its own; it goes with the last of them.
+Source: https://kind.sigs.k8s.io/docs/user/configuration/
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import filelock
+import pulumi
+import yaml
+from docker.errors import APIError, ImageNotFound
+from pulumi.dynamic import CreateResult, DiffResult, Resource, ResourceProvider, UpdateResult
+
+from components.clusters.base import check_usable
+from labs import images, node_image
+from labs.cluster import Cluster, Refused, cluster
+from labs.daemon import daemon
+from labs.errors import LabError
+from labs.paths import CHECKOUT, PORTS, cache_root, make_private
+from labs.waiting import until
+
+OFFICIAL = "kindest/node:v1.37.0"
+"""The node image that kind v0.33.0 comes with."""
+
+NODE_PORTS = range(30007, 30015)
+"""NodePorts that lead to loopback of this machine, one for each lab on the cluster; the chart's is the first."""
+
+SYS_RESOURCE = 24
+"""Number of CAP_SYS_RESOURCE. https://man7.org/linux/man-pages/man7/capabilities.7.html"""
+
+Props = dict[str, Any]
+
+
+def cluster_name(lab: str, dedicated: bool) -> str:
+    """What kind knows the cluster of a lab by."""
+    return f"airflow-lab-{lab}".replace("_", "-") if dedicated else f"airflow-labs-{CHECKOUT}"
+
+
+def configuration(name: str, *, ports: Sequence[int], built: bool, bounded: bool) -> dict[str, Any]:
+    """kind's configuration: zones a and b, the second of them for GPU work.
+
+    Args:
+        ports: of this machine, one for each of `NODE_PORTS`.
+        built: whether the nodes are of this project's image, which brings a network of its own.
+        bounded: whether this machine has no CAP_SYS_RESOURCE to give.
+    """
+    kubelet: dict[str, Any] = {
+        "kind": "KubeletConfiguration",
+        "syncFrequency": "10s",  # 1m by default: how soon a changed DAG is seen by pods
+    }
+    patches: list[Any] = [kubelet]
+    containerd = []
+    if built:
+        kubelet["resolvConf"] = "/kind/resolv.conf"  # or CoreDNS would ask itself
+    if bounded:
+        kubelet["featureGates"] = {"KubeletInUserNamespace": True}
+        containerd.append('[plugins."io.containerd.grpc.v1.cri"]\n  restrict_oom_score_adj = true\n')
+    joining = {
+        "kind": "JoinConfiguration",
+        "nodeRegistration": {"taints": [{"key": "nvidia.com/gpu", "value": "present", "effect": "NoSchedule"}]},
+    }
+    zone = "topology.kubernetes.io/zone"
+    return {
+        "kind": "Cluster",
+        "apiVersion": "kind.x-k8s.io/v1alpha4",
+        "name": name,
+        "networking": {"disableDefaultCNI": built, "apiServerAddress": "127.0.0.1"},
+        "kubeadmConfigPatches": [yaml.safe_dump(patch) for patch in patches],
+        "containerdConfigPatches": containerd,
+        "nodes": [
+            {
+                "role": "control-plane",
+                "extraPortMappings": [
+                    {"containerPort": inside, "hostPort": outside, "listenAddress": "127.0.0.1"}
+                    for inside, outside in zip(NODE_PORTS, ports, strict=True)
+                ],
+            },
+            {"role": "worker", "labels": {zone: "a"}},
+            {
+                "role": "worker",
+                "labels": {zone: "b", "nvidia.com/gpu.present": "true"},
+                "kubeadmConfigPatches": [yaml.safe_dump(joining)],
+            },
+        ],
+    }
+
+
+def lacks_sys_resource(status: str) -> bool:
+    """Whether the capabilities that `/proc/self/status` shows leave out CAP_SYS_RESOURCE."""
+    line = next((line for line in status.splitlines() if line.startswith("CapBnd:")), "CapBnd: ffffffffffffffff")
+    return not int(line.split()[1], 16) >> SYS_RESOURCE & 1
+
+
+def choose_image(tell: images.Tell = lambda _: None) -> tuple[str, str]:
+    """The node image to use, and why: kind's own where there is a way to get it, else that of this project.
+
+    Raises:
+        LabError: no daemon answers, or the image cannot be built.
+    """
+    with daemon() as client:
+        found = [tag for image in client.images.list("kindest/node") for tag in image.tags]
+        if found:
+            return found[0], "kind's own, which Docker has"
+        if images.size(client, node_image.reference()) is not None:
+            return node_image.reference(), "built by this project, as Docker has none of kind's own"
+        repository, _, tag = OFFICIAL.partition(":")
+        try:
+            client.images.pull(repository, tag)
+            return OFFICIAL, "kind's own"
+        except (APIError, ImageNotFound):
+            why = "built by this project, as no registry of images is reached"
+    return node_image.build(tell), why
+
+
+def kind(*arguments: str, text: str = "") -> str:
+    """What the kind CLI prints; it is taken from the PATH, else built once.
+
+    Raises:
+        LabError: it fails; with its last words.
+    """
+    path = shutil.which("kind") or str(node_image.program("kind"))
+    done = subprocess.run([path, *arguments], input=text, capture_output=True, text=True, check=False)
+    if done.returncode:
+        lines = [line.strip() for line in done.stderr.splitlines() if line.strip()]
+        wrong = next((line for line in lines if line.startswith("ERROR")), lines[-1] if lines else "it says nothing")
+        raise LabError(f"`kind {' '.join(arguments[:3])}` failed: {wrong.removeprefix('ERROR: ')}")
+    return done.stdout
+
+
+class _Users:
+    """Which labs use a cluster; one command at a time makes or removes it."""
+
+    def __init__(self, name: str) -> None:
+        root = make_private(cache_root(), 0o755)
+        self._path = root / f"kind-{name}.json"
+        self._lock = filelock.FileLock(root / f"kind-{name}.lock", timeout=900)
+
+    def __enter__(self) -> _Users:
+        self._lock.acquire()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._lock.release()
+
+    def note(self, home: str, uses: bool) -> list[str]:
+        """Who uses it from now on; whose lab directory is gone does not."""
+        try:
+            users = set(json.loads(self._path.read_text()))
+        except (OSError, ValueError):
+            users = set()
+        users = {user for user in users if Path(user).parent.exists()} - {home} | ({home} if uses else set())
+        if users:
+            self._path.write_text(json.dumps(sorted(users)))
+        else:
+            self._path.unlink(missing_ok=True)
+        return sorted(users)
+
+
+def node_containers(client: Any, name: str, *, every: bool = True) -> list[Any]:
+    """The containers that are the nodes of a kind cluster, the control plane first."""
+    label = f"io.x-k8s.kind.cluster={name}"
+    found = client.containers.list(all=every, filters={"label": label}, ignore_removed=True)
+    return sorted(found, key=lambda each: str(each.name))
+
+
+class _KindProvider(ResourceProvider):
+    def create(self, props: Props) -> CreateResult:
+        name = str(props["name"])
+        with _Users(name) as users:
+            fresh = not self._exists(name)
+            try:
+                if fresh:
+                    self._make(name, props)
+                else:
+                    self._wake(name)
+                kubeconfig = kind("get", "kubeconfig", "--name", name)
+                nodes = self._settle(name, cluster(kubeconfig))
+                check_usable(cluster(kubeconfig), f"the kind cluster {name}")
+            except BaseException:
+                if fresh:
+                    kind("delete", "cluster", "--name", name)
+                raise
+            users.note(str(props["home"]), True)
+        return CreateResult(name, {**props, "kubeconfig": kubeconfig, "nodes": nodes})
+
+    def diff(self, _id: str, olds: Props, news: Props) -> DiffResult:
+        replaces = ["name"] if olds["name"] != news["name"] else []
+        with daemon() as client:
+            up = [each.name for each in node_containers(client, news["name"]) if each.status == "running"]
+        return DiffResult(changes=bool(replaces) or sorted(up) != sorted(olds["nodes"]), replaces=replaces)
+
+    def update(self, _id: str, _olds: Props, news: Props) -> UpdateResult:
+        return UpdateResult(self.create(news).outs)
+
+    def delete(self, _id: str, props: Props) -> None:
+        name = str(props["name"])
+        with _Users(name) as users:
+            if not users.note(str(props["home"]), False):
+                kind("delete", "cluster", "--name", name)
+
+    @staticmethod
+    def _exists(name: str) -> bool:
+        with daemon() as client:
+            return bool(node_containers(client, name))
+
+    @staticmethod
+    def _make(name: str, props: Props) -> None:
+        image, _why = choose_image()
+        wanted = props["port"]
+        free = [port for port in _free_ports() if port != wanted]
+        text = yaml.safe_dump(
+            configuration(
+                name,
+                ports=[*([int(wanted)] if wanted else []), *free][: len(NODE_PORTS)],
+                built=image == node_image.reference(),
+                bounded=lacks_sys_resource(Path("/proc/self/status").read_text()),
+            )
+        )
+        with tempfile.TemporaryDirectory(prefix="airflow-lab-") as folder:
+            place = ["--kubeconfig", str(Path(folder, "kubeconfig"))]  # the user's own stays as it is
+            kind("create", "cluster", "--name", name, "--image", image, "--config", "-", *place, text=text)
+
+    @staticmethod
+    def _wake(name: str) -> None:
+        """A reboot leaves the nodes' containers stopped, or started in any order."""
+        with daemon() as client:
+            for each in node_containers(client, name):
+                if each.status != "running":
+                    each.start()
+
+    def _settle(self, name: str, api: Cluster) -> list[str]:
+        """Give the nodes a network of pods where their image leaves that to us, and wait until they are ready."""
+        with daemon() as client:
+            containers = node_containers(client, name)
+            own = containers and containers[0].image.tags and images.REPOSITORY in containers[0].image.tags[0]
+
+            def subnets() -> tuple[dict[str, str] | None, str]:
+                found = {each["metadata"]["name"]: each["spec"].get("podCIDR", "") for each in _nodes(api)}
+                whole = len(found) == len(containers) and all(found.values())
+                return (found if whole else None), f"{len(found)} of {len(containers)} nodes have joined"
+
+            known = until(subnets, what=f"the nodes of {name} to join", timeout=180, interval=0.5)
+            if own:
+                lines = "".join(f"{node} {subnet}\n" for node, subnet in sorted(known.items()))
+                with ThreadPoolExecutor() as pool:
+                    list(pool.map(lambda each: _write(each, "/kind/pod-network", lines), containers))
+            until(lambda: _ready(api), what=f"the nodes of {name} to be ready", timeout=180, interval=0.5)
+            return [str(each.name) for each in containers]
+
+
+def _free_ports() -> list[int]:
+    import psutil
+
+    taken = {each.laddr.port for each in psutil.net_connections("tcp") if each.laddr}
+    preferred = [*NODE_PORTS, *(port for port in PORTS if port not in NODE_PORTS)]
+    return [port for port in preferred if port not in taken]
+
+
+def _nodes(api: Cluster) -> list[dict[str, Any]]:
+    try:
+        return api.items("/api/v1/nodes")
+    except Refused:
+        raise
+    except LabError:  # it does not answer yet
+        return []
+
+
+def _ready(api: Cluster) -> tuple[bool | None, str]:
+    lacking = []
+    for node in _nodes(api):
+        conditions = {each["type"]: each for each in node["status"].get("conditions", ())}
+        ready = conditions.get("Ready", {})
+        if ready.get("status") != "True":
+            lacking.append(f"{node['metadata']['name']}: {ready.get('message', 'it has not reported yet')}")
+    return (None if lacking else True), "; ".join(lacking) or "ready"
+
+
+def _write(container: Any, path: str, text: str) -> None:
+    code, said = container.exec_run(["sh", "-c", 'printf "%s" "$1" >"$2"', "sh", text, path])
+    if code:
+        raise LabError(f"{path} could not be written in the node {container.name}: {said.decode().strip()}")
+
+
+class KindCluster(Resource, module="kubernetes", name="KindCluster"):
+    """A kind cluster.
+
+    Attributes:
+        kubeconfig: text, a secret.
+        nodes: names of its containers.
+    """
+
+    kubeconfig: pulumi.Output[str]
+    nodes: pulumi.Output[Sequence[str]]
+
+    def __init__(
+        self,
+        home: Path,
+        *,
+        dedicated: bool = False,
+        port: int | None = None,
+        opts: pulumi.ResourceOptions | None = None,
+    ) -> None:
+        hidden = pulumi.ResourceOptions(additional_secret_outputs=["kubeconfig"])
+        props = {
+            "name": cluster_name(home.parent.name, dedicated),
+            "home": str(home),
+            "port": port or 0,
+            "kubeconfig": None,
+            "nodes": None,
+        }
+        super().__init__(_KindProvider(), "cluster", props, pulumi.ResourceOptions.merge(hidden, opts))
+
+
+def published(nodes: Sequence[str], node_port: int) -> str | None:
+    """`host:port` of this machine that leads to a NodePort of these nodes; None where none does."""
+    with daemon() as client:
+        for node in nodes:
+            for found in client.containers.get(node).attrs["NetworkSettings"]["Ports"].get(f"{node_port}/tcp") or ():
+                return f"{found['HostIp']}:{found['HostPort']}"
+    return None
+
+
+def load(nodes: Sequence[str], archive: Path) -> None:
+    """Have the containerd of each node take the images of an archive, as `kind load image-archive` does.
+
+    Raises:
+        LabError: a node does not take them.
+    """
+
+    def one(node: str) -> None:
+        command = ["docker", "exec", "--privileged", "-i", node, "ctr", "-n", "k8s.io", "images", "import", "-"]
+        with archive.open("rb") as stream:
+            done = subprocess.run(command, stdin=stream, capture_output=True, text=True, check=False)
+        if done.returncode:
+            raise LabError(
+                f"the node {node} could not take an image ({done.stderr.strip().splitlines()[-1]}); make room on the "
+                "disk of Docker and run `up` again"
+            )
+
+    with ThreadPoolExecutor() as pool:
+        list(pool.map(one, nodes))
