@@ -27,8 +27,10 @@ from labs.service_logs import service_logs
 from scenarios.celery import Celery
 from scenarios.faulting import Faults, Services
 from scenarios.faulting_docker import DockerServices
+from scenarios.faulting_kubernetes import ClusterFaults, KubernetesServices
 from scenarios.faulting_process import ProcessServices
 from scenarios.observing import Look, Observation, process_table
+from scenarios.pods import Namespace, PodRun, pod_runs
 from scenarios.probing import Executing, ProbeRun, deployed, probe_runs
 from scenarios.recorder import FINDINGS, RECORDER, Recorder, dag_of
 from scenarios.replicas import Replicas
@@ -38,9 +40,11 @@ if TYPE_CHECKING:
     from labs.lab import Lab
 
 SERVICES: Mapping[str, Callable[[Path, Mapping[str, Any]], Services]] = {
-    "process": ProcessServices,
-    "docker": DockerServices,
+    "process": lambda home, outputs: ProcessServices(home, outputs["services"]),
+    "docker": lambda home, outputs: DockerServices(home, outputs["services"]),
+    "kubernetes": lambda _home, outputs: KubernetesServices(Namespace(outputs), outputs["services"]),
 }
+"""Platform → its services, from a lab directory and the lab's outputs."""
 
 NEEDS = ("executor", "default_executor", "platform", "section", "replicas", "extras")
 
@@ -237,7 +241,20 @@ def start_probe(
 @pytest.fixture(scope="session")
 def services(lab: Lab) -> Services:
     """The lab's services as its platform sees them."""
-    return SERVICES[lab.platform](run_directory(lab.name), lab.outputs["services"])
+    return SERVICES[lab.platform](run_directory(lab.name), lab.outputs)
+
+
+@pytest.fixture(scope="session")
+def namespace(lab: Lab) -> Namespace:
+    """The lab's namespace on its cluster; only on the kubernetes platform."""
+    return Namespace(lab.outputs)
+
+
+@pytest.fixture(scope="module")
+def run_in_pods(namespace: Namespace, run_dag: Callable[..., Observation]) -> Iterator[Callable[..., PodRun]]:
+    """`run_in_pods(conf=None, …)`: as `run_dag`, with every version of every pod of the run; none of them is kept."""
+    with pod_runs(namespace, run_dag) as run:
+        yield run
 
 
 @pytest.fixture(scope="session")
@@ -286,6 +303,8 @@ def faults(
     evidence: Callable[[str, Any], None],
 ) -> Faults:
     """What can be broken in the lab, as context managers: `with faults.killed("scheduler"): …`."""
+    if lab.platform == "kubernetes":
+        return ClusterFaults(Namespace(lab.outputs), services, airflow, evidence, replicas.unwell)
     if "edge-worker" in lab.outputs["services"]:
         return Faults(services, airflow, evidence, sites.unwell)
     return Faults(services, airflow, evidence, replicas.unwell)

@@ -1,0 +1,399 @@
+"""The services of a lab on the kubernetes platform, as faults need them, and the faults that only a cluster has.
+
+Where a fault has another way here, it is Kubernetes' own: what is killed is a pod, which its controller replaces; what
+is stopped is scaled to none. Nothing freezes a pod, or cuts off a single one.
+Source: https://kubernetes.io/docs/concepts/workloads/pods/disruptions/
+"""
+
+from __future__ import annotations
+
+import contextlib
+import subprocess
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import psutil
+import urllib3
+import yaml
+
+from labs import processes
+from labs.daemon import daemon
+from labs.errors import LabError
+from labs.runs import TaskInstance
+from labs.waiting import until
+from scenarios.faulting import Fault, Faults, Incarnation, late_fails
+from scenarios.machine import accepts
+from scenarios.pods import Namespace, statuses
+
+if TYPE_CHECKING:
+    from labs.cluster import Object
+
+QUICKLY = 1
+"""Seconds between SIGTERM and SIGKILL for what is killed. With 0 the API would forget a pod that may still run."""
+
+NODE_LOST = 150
+"""Seconds in which a node that is gone is seen to be: its lease is missed for 40, in newer releases for 50."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """One life of a pod: a container that is restarted in it begins another."""
+
+    pod: str
+    uid: str
+    restarts: int
+
+    @property
+    def id(self) -> str:
+        return f"{self.uid}/{self.restarts}"
+
+
+class KubernetesServices:
+    """A lab's Deployments and StatefulSets, and their pods.
+
+    Args:
+        services: of the lab's outputs; each names its `workload`, such as `deployment/airflow-scheduler`.
+    """
+
+    def __init__(self, namespace: Namespace, services: Mapping[str, list[dict[str, Any]]]) -> None:
+        self._namespace = namespace
+        replicas = [replica for group in services.values() for replica in group]
+        self._workloads = {replica["name"]: str(replica["workload"]) for replica in replicas}
+        self._endpoints = {replica["name"]: sorted(replica["endpoints"].values()) for replica in replicas}
+        self._sizes: dict[str, int] = {}
+
+    # -- looking
+
+    def _path(self, service: str) -> str:
+        kind, _, name = self._workloads[service].partition("/")
+        return f"/apis/apps/v1/namespaces/{self._namespace.name}/{kind}s/{name}"
+
+    def _pods(self, service: str) -> list[Object]:
+        labels = self._namespace.api.request("GET", self._path(service))["spec"]["selector"]["matchLabels"]
+        return self._namespace.pods(**labels)
+
+    def _pod(self, service: str) -> Object | None:
+        """The pod of a service, not one that is on its way out."""
+        staying = [each for each in self._pods(service) if "deletionTimestamp" not in each["metadata"]]
+        return max(staying, key=lambda each: str(each["metadata"]["creationTimestamp"]), default=None)
+
+    def states(self) -> dict[str, str]:
+        return {service: self._state(self._pod(service)) for service in self._workloads}
+
+    @staticmethod
+    def _state(pod: Object | None) -> str:
+        if pod is None:
+            return "STOPPED"
+        ready = any(c["type"] == "Ready" and c["status"] == "True" for c in pod["status"].get("conditions", ()))
+        return "RUNNING" if ready else str(pod["status"].get("phase", "Pending")).upper() + ", NOT READY"
+
+    def incarnation(self, service: str) -> Incarnation:
+        pod = self._pod(service)
+        if pod is None or pod["status"].get("phase") != "Running":
+            return Incarnation(service, "", ())
+        part = _part(pod)
+        return Incarnation(service, part.id, (part,))
+
+    def task(self, ti: TaskInstance) -> Incarnation:
+        found = self._namespace.api.found(self._namespace.path("pods", ti.hostname)) if ti.hostname else None
+        if found is None:
+            raise LabError(f"the pod {ti.hostname!r} of {ti.label} is none of this lab's")
+        part = _part(found)
+        return Incarnation(ti.label, part.id, (part,))
+
+    def process(self, service: str, number: int) -> psutil.Process:
+        pod = self._namespace.api.found(self._namespace.path("pods", service)) or self._pod(service) or {}
+        for status in statuses(pod).values():
+            for process in _members(str(status.get("containerID", ""))):
+                if processes.number(process) == number:
+                    return process
+        raise psutil.NoSuchProcess(number, msg=f"{service} has no such process on this machine")
+
+    def run(
+        self, service: str, command: Sequence[str], *, text: str = "", **variables: str
+    ) -> subprocess.CompletedProcess[str]:
+        pod = self._pod(service)
+        if pod is None:
+            raise LabError(f"{service} has no pod to run {command[0]} in")
+        settings = [f"{key}={value}" for key, value in variables.items()]
+        container = str(pod["spec"]["containers"][0]["name"])
+        return execute(
+            self._namespace, str(pod["metadata"]["name"]), container, ["env", *settings, *command], text=text
+        )
+
+    def remains(self, incarnation: Incarnation) -> list[str]:
+        found = []
+        for part in incarnation.parts:
+            pod = self._namespace.api.found(self._namespace.path("pods", part.pod))
+            if pod is not None and _part(pod) == part and pod["status"].get("phase") not in ("Succeeded", "Failed"):
+                found.append(f"{part.id} pod {part.pod}")
+        return found
+
+    def strays(self) -> list[str]:
+        current = {part.uid for service in self._workloads for part in self.incarnation(service).parts}
+        found = []
+        for service in self._workloads:
+            for pod in self._pods(service):
+                if pod["metadata"]["uid"] not in current:
+                    found.append(f"{pod['metadata']['uid']} pod {pod['metadata']['name']} of {service}")
+        return found
+
+    def host(self, service: str) -> str:
+        pod = self._pod(service) or {}
+        return str(pod.get("status", {}).get("podIP", ""))
+
+    def sockets(self, service: str, port: int | str) -> list[str]:
+        return [f"{self.host(service)}:{port}"]
+
+    def addresses(self, service: str) -> list[str]:
+        return self._endpoints[service]
+
+    def refused(self, service: str) -> list[str]:
+        # Services are known in the cluster alone: there the kubelet's probes say whether something answers
+        ready = self._state(self._pod(service)) == "RUNNING"
+        return [address for address in self._endpoints[service] if not self._answers(address, ready)]
+
+    @staticmethod
+    def _answers(address: str, ready: bool) -> bool:
+        host, _, port = address.rpartition(":")
+        return accepts(host, int(port)) if host in ("127.0.0.1", "localhost") else ready
+
+    def root(self, service: str) -> Path:
+        pod = self._pod(service) or {}
+        for status in statuses(pod).values():
+            for process in _members(str(status.get("containerID", ""))):
+                return Path(f"/proc/{process.pid}/root")
+        raise LabError(f"this machine does not see the files of {service}: its pod runs elsewhere")
+
+    def ended(self, service: str) -> int:
+        for status in statuses(self._pod(service) or {}).values():
+            if "terminated" in status.get("lastState", {}):
+                return int(status["lastState"]["terminated"]["exitCode"])
+        raise LabError(f"nothing tells how the last life of {service} ended: its pod went with it")
+
+    # -- breaking
+
+    def kill(self, incarnation: Incarnation) -> None:
+        for part in incarnation.parts:
+            self._namespace.delete("pods", part.pod, grace=QUICKLY)
+
+    def stop(self, service: str) -> None:
+        self._scale(service, 0)
+        self._wait_for_none(service)
+
+    def lose(self, service: str) -> None:
+        pods = self._pods(service)
+        self._scale(service, 0)
+        for pod in pods:
+            self._namespace.delete("pods", str(pod["metadata"]["name"]), grace=QUICKLY)
+        self._wait_for_none(service)
+
+    def start(self, service: str) -> None:
+        self._scale(service, self._sizes.get(service, 1))
+
+    def _scale(self, service: str, replicas: int) -> None:
+        path = f"{self._path(service)}/scale"
+        now = int(self._namespace.api.request("GET", path)["spec"].get("replicas", 0))
+        if now:
+            self._sizes[service] = now
+        self._namespace.patch(path, {"spec": {"replicas": replicas}})
+
+    def _wait_for_none(self, service: str) -> None:
+        def none() -> tuple[bool | None, str]:
+            names = [str(pod["metadata"]["name"]) for pod in self._pods(service)]
+            return (None if names else True), f"{', '.join(names)} still there"
+
+        until(none, what=f"{service} to stop", timeout=90)
+
+    def freeze(self, incarnation: Incarnation) -> None:
+        raise LabError(f"{incarnation.name} cannot be frozen: Kubernetes restarts or reschedules what stands still")
+
+    def thaw(self, incarnation: Incarnation) -> None:
+        """Nothing was frozen."""
+
+    def awake(self, incarnation: Incarnation) -> list[str]:
+        return [part.pod for part in incarnation.parts]
+
+    def forget(self, service: str) -> list[str]:
+        raise LabError(f"what {service} keeps is a volume of the cluster, whose files this machine does not see")
+
+    def small_disk(self, folder: Path) -> AbstractContextManager[Callable[[], str]]:
+        raise LabError(f"{folder} cannot be put on a disk of its own: what this machine mounts no pod sees")
+
+    def cut_off(self, service: str) -> AbstractContextManager[Callable[[], str]]:
+        raise LabError(f"{service} cannot be cut off: not every cluster enforces a NetworkPolicy")
+
+
+def _part(pod: Object) -> Part:
+    restarts = sum(int(each.get("restartCount", 0)) for each in pod["status"].get("containerStatuses", ()))
+    return Part(str(pod["metadata"]["name"]), str(pod["metadata"]["uid"]), restarts)
+
+
+def _members(container: str) -> list[psutil.Process]:
+    """The processes of a container on this machine, by the control group in which its runtime has put them."""
+    number = container.rpartition("/")[2]
+    found = []
+    for process in psutil.process_iter() if number else ():
+        with contextlib.suppress(OSError, psutil.Error):
+            if number in Path(f"/proc/{process.pid}/cgroup").read_text():
+                found.append(process)
+    return found
+
+
+def execute(
+    namespace: Namespace, pod: str, container: str, command: Sequence[str], *, text: str = ""
+) -> subprocess.CompletedProcess[str]:
+    """Run a command in a container to its end, as `kubectl exec` does.
+
+    Raises:
+        LabError: the container cannot be entered.
+    """
+    from kubernetes.client import CoreV1Api
+    from kubernetes.client.exceptions import ApiException
+    from kubernetes.config.kube_config import new_client_from_config_dict
+    from kubernetes.stream import stream
+
+    client = new_client_from_config_dict(yaml.safe_load(namespace.kubeconfig), persist_config=False)
+    try:
+        channel = stream(
+            CoreV1Api(client).connect_get_namespaced_pod_exec,
+            pod,
+            namespace.name,
+            container=container,
+            command=list(command),
+            stdin=bool(text),
+            stdout=True,
+            stderr=True,
+            tty=False,
+            _preload_content=False,
+        )
+    except ApiException as error:
+        raise LabError(f"pod {pod} cannot be entered ({error.reason}); see whether it still runs") from error
+    try:
+        if text:
+            channel.write_stdin(text)
+        channel.run_forever(timeout=120)
+        code = channel.returncode
+        return subprocess.CompletedProcess(
+            list(command), 1 if code is None else code, channel.read_stdout(), channel.read_stderr()
+        )
+    finally:
+        channel.close()
+        client.close()
+
+
+class ClusterFaults(Faults):
+    """The faults of a lab on a cluster: those of every lab, and those that only a cluster has."""
+
+    def __init__(self, namespace: Namespace, *args: Any) -> None:
+        super().__init__(*args)
+        self._namespace = namespace
+
+    @contextmanager
+    def evicted(self, ti: TaskInstance) -> Iterator[Fault]:
+        """A task's pod that is evicted, as `kubectl drain` does it with every pod of a node.
+
+        Source: https://kubernetes.io/docs/concepts/scheduling-eviction/api-eviction/
+        """
+        old = self._services.task(ti)
+        with self._fault(f"pod of {ti.label} evicted") as fault:
+            (part,) = old.parts
+            body = {"apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": part.pod}}
+            self._namespace.api.request("POST", self._namespace.path("pods", f"{part.pod}/eviction"), body)
+            self._gone(fault, old)
+            fault.prove("landed", f"the API granted the eviction, and pod {part.pod} is gone")
+            yield fault
+
+    @contextmanager
+    def quota(self, hard: Mapping[str, str]) -> Iterator[Callable[[Mapping[str, str]], None]]:
+        """A ResourceQuota that lets no further pod in; gives what raises it."""
+        thing = {
+            "apiVersion": "v1",
+            "kind": "ResourceQuota",
+            "metadata": {"name": "fault"},
+            "spec": {"hard": dict(hard)},
+        }
+        with self._fault(f"quota {dict(hard)}") as fault, self._namespace.made("resourcequotas", thing):
+
+            def counted() -> tuple[str | None, str]:
+                status = self._namespace.api.request("GET", self._namespace.path("resourcequotas", "fault"))["status"]
+                used, limit = status.get("used", {}), status.get("hard", {})
+                return (f"used {used} of {limit}" if used and limit == dict(hard) else None), "not counted yet"
+
+            fault.prove("landed", until(counted, what="the quota to be counted", timeout=30))
+
+            def raised(more: Mapping[str, str]) -> None:
+                path = self._namespace.path("resourcequotas", "fault")
+                self._namespace.patch(path, {"spec": {"hard": dict(more)}})
+                fault.prove("raised", f"{dict(more)}")
+
+            yield raised
+
+    @contextmanager
+    def node_stopped(self, node: str) -> Iterator[Fault]:
+        """A node whose container is stopped while the block runs, with all that is on it."""
+        with self._fault(f"node {node} stopped") as fault, daemon() as client:
+            container = client.containers.get(node)  # kind calls both the same
+            try:
+                container.stop(timeout=1)
+                with late_fails():
+                    seen = until(lambda: self._readiness(node, False), what=f"{node} to be lost", timeout=NODE_LOST)
+                fault.prove("landed", f"its container is stopped, and the control plane says {seen}")
+                yield fault
+            finally:
+                container.start()
+                fault.since = 0.0
+                until(lambda: self._readiness(node, True), what=f"{node} to be ready again", timeout=NODE_LOST)
+                fault.prove("the node is back", "it is ready")
+
+    def _readiness(self, node: str, wanted: bool) -> tuple[str | None, str]:
+        conditions = self._namespace.nodes()[node]["status"]["conditions"]
+        (ready,) = [each for each in conditions if each["type"] == "Ready"]
+        told = f"Ready is {ready['status']}: {ready.get('reason')}"
+        return (told if (ready["status"] == "True") is wanted else None), told
+
+    @contextmanager
+    def kubernetes_api_silent(self) -> Iterator[Fault]:
+        """An API of Kubernetes that accepts connections and answers nothing while the block runs."""
+        with self._fault("Kubernetes API silent") as fault:
+            server = self._api_process()
+            server.suspend()
+            try:
+                fault.prove("landed", self._unanswered(server))
+                yield fault
+                fault.prove("still silent at the end of the block", self._unanswered(server))
+            finally:
+                server.resume()
+                until(self._api_answers, what="the Kubernetes API to answer again", timeout=90, interval=1)
+
+    def _api_process(self) -> psutil.Process:
+        """The API server of a kind cluster, which is a process of this machine."""
+        masters = self._namespace.nodes_with("node-role.kubernetes.io/control-plane", "")
+        with daemon() as client:
+            for node in masters:
+                table = client.containers.get(node).top()
+                place, command = table["Titles"].index("PID"), table["Titles"].index("CMD")
+                for row in table["Processes"]:
+                    if row[command].split()[0].endswith("kube-apiserver"):
+                        return psutil.Process(int(row[place]))
+        raise LabError("no API server of this cluster is a process of this machine; only a kind cluster's is")
+
+    def _unanswered(self, server: psutil.Process) -> str:
+        config = yaml.safe_load(self._namespace.kubeconfig)
+        address = config["clusters"][0]["cluster"]["server"]
+        try:
+            with urllib3.PoolManager(cert_reqs="CERT_NONE", retries=False, assert_hostname=False) as pool:
+                pool.request("GET", f"{address}/livez", timeout=3)
+        except urllib3.exceptions.HTTPError as error:
+            return f"process {server.pid} is {server.status()}; asked, it gives {type(error).__name__}"
+        raise LabError(f"{address} answers, although its process {server.pid} is stopped")
+
+    def _api_answers(self) -> tuple[bool | None, str]:
+        try:
+            self._namespace.api.request("GET", self._namespace.path("pods"), limit=1)
+        except LabError as error:
+            return None, str(error)
+        return True, "answers"
