@@ -125,6 +125,8 @@ class Airflow:
         api: where everybody finds the API server.
         api_servers: where each of its replicas listens.
         options: Airflow options by `section.key`.
+        pods: those with which the KubernetesExecutor finds its way.
+        templates: folder of pod templates; None without the KubernetesExecutor.
     """
 
     platform: Platform
@@ -140,6 +142,8 @@ class Airflow:
     api: Port = API
     api_servers: tuple[Port, ...] = (API,)
     options: Mapping[str, str] = field(default_factory=dict)
+    pods: Mapping[str, pulumi.Input[str]] = field(default_factory=dict)
+    templates: Volume | None = None
 
     @property
     def api_url(self) -> pulumi.Output[str]:
@@ -153,7 +157,8 @@ class Airflow:
 
     @property
     def volumes(self) -> list[Volume]:
-        return [self.home, self.dags, self.passwords, self.exchange]
+        templates = [self.templates] if self.templates else []
+        return [self.home, self.dags, self.passwords, self.exchange, *templates]
 
     def environment(self, role: str) -> dict[str, pulumi.Input[str]]:
         """The plain settings of a component."""
@@ -172,6 +177,7 @@ class Airflow:
                 "AIRFLOW__EDGE__HEARTBEAT_INTERVAL": "3",  # 30 in production; a site counts as lost after five
                 "AIRFLOW__EDGE__JOB_POLL_INTERVAL": "1",  # 5 in production
             }
+        settings |= {variable(option): value for option, value in self.pods.items()}
         return settings | {variable(option): value for option, value in self.options.items() if read_by(option, role)}
 
     def coherence(self, roles: Sequence[str]) -> pulumi.Output[None]:

@@ -56,6 +56,7 @@ class ApiServer(pulumi.ComponentResource):
                 health=Health(
                     http=pulumi.Output.concat("http://", endpoint.address, HEALTH), healthy=["metadatabase.status"]
                 ),
+                grants=["read task pods"] if airflow.uses("KubernetesExecutor") else [],  # for the logs of what runs
             ),
             pulumi.ResourceOptions(parent=self, depends_on=[args.after]),
         )

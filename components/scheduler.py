@@ -57,6 +57,7 @@ class Scheduler(pulumi.ComponentResource):
                 volumes=airflow.volumes,
                 health=Health(log="Starting the scheduler"),  # said after its first heartbeat
                 stop=Stop("TERM", grace=15),
+                grants=["run task pods"] if airflow.uses("KubernetesExecutor") else [],
             ),
             pulumi.ResourceOptions(parent=self, depends_on=[args.after]),
         )

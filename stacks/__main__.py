@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from pathlib import Path
 
 import pulumi
 
@@ -12,17 +11,37 @@ from components.platforms.base import Platform
 from components.platforms.process.platform import ProcessPlatform
 from labs.paths import run_directory
 from stacks.catalogue import check_runnable, find_lab
-from stacks.configuration import SHAPE, check_extras, configured
+from stacks.configuration import SHAPE, check_cluster, check_extras, configured
 from stacks.topology import Settings, build
 
 
-def _docker(home: Path) -> Platform:
+def _process(_config: pulumi.Config) -> Platform:
+    return ProcessPlatform(run_directory(pulumi.get_stack()))
+
+
+def _docker(_config: pulumi.Config) -> Platform:
     from components.platforms.docker.platform import DockerPlatform  # pulumi-docker takes a while to import
 
-    return DockerPlatform(home)
+    return DockerPlatform(run_directory(pulumi.get_stack()))
 
 
-PLATFORMS: Mapping[str, Callable[[Path], Platform]] = {"process": ProcessPlatform, "docker": _docker}
+def _kubernetes(config: pulumi.Config) -> Platform:
+    from components.clusters.context import ContextCluster  # as does pulumi-kubernetes
+    from components.clusters.kind import KindCluster
+    from components.platforms.kubernetes.platform import KubernetesPlatform
+
+    home, (kind, _, context) = run_directory(pulumi.get_stack()), check_cluster(config.get("cluster") or "kind")
+    if kind == "context":
+        return KubernetesPlatform(home, ContextCluster(context))
+    dedicated = config.get_bool("dedicated") or False
+    return KubernetesPlatform(home, KindCluster(home, dedicated=dedicated, port=config.get_int("api_port")))
+
+
+PLATFORMS: Mapping[str, Callable[[pulumi.Config], Platform]] = {
+    "process": _process,
+    "docker": _docker,
+    "kubernetes": _kubernetes,
+}
 
 
 def main() -> None:
@@ -42,7 +61,7 @@ def main() -> None:
         options=options,
         extras=extras,
     )
-    outputs = build(lab, PLATFORMS[platform](run_directory(pulumi.get_stack())), settings)
+    outputs = build(lab, PLATFORMS[platform](config), settings)
     for name, value in outputs.items():
         pulumi.export(name, value)
     pulumi.export("name", pulumi.get_stack())

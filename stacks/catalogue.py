@@ -112,6 +112,15 @@ CELERY: Mapping[str, str] = {
     "celery_broker_transport_options.visibility_timeout": "86400",
 }
 
+PODS: Mapping[str, str] = {
+    # Pods made in one turn of the scheduler; 1 in production.
+    "kubernetes_executor.worker_pods_creation_batch_size": "8",
+    # As in production: what failed is left to be looked into, what succeeded is not.
+    "kubernetes_executor.delete_worker_pods": "True",
+    "kubernetes_executor.delete_worker_pods_on_failure": "False",
+}
+"""How the KubernetesExecutor makes pods, and what it does with those that have ended."""
+
 TAKEOVER: Mapping[str, str] = {
     # What a lost triggerer had in hand is taken over within a lesson; production defaults behind each.
     "triggerer.triggerer_health_check_threshold": "15",  # 30
@@ -153,7 +162,9 @@ LABS: Mapping[str, Lab] = {
             teaches="each task in a pod of its own: templates, resources, placement, clean-up, debugging",
             executors=("KubernetesExecutor",),
             sections=(*PORTABLE, "35.4"),
+            platforms=("kubernetes",),
             needs=("Docker with kind, or an existing cluster",),
+            options={**QUICK, **PODS},
         ),
         Lab(
             name="edge",
@@ -238,5 +249,5 @@ def check_runnable(lab: Lab, platform: str) -> None:
         raise UsageError(
             f"the lab {lab.name!r} does not run on the platform {platform!r}: use {', '.join(lab.platforms)}"
         )
-    if lab.uses("KubernetesExecutor") and platform == "process":
+    if lab.uses("KubernetesExecutor") and platform != "kubernetes":
         raise UsageError("KubernetesExecutor needs the platform kubernetes: take it out of the executor list")

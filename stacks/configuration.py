@@ -107,3 +107,15 @@ def check_extras(lab: Lab, extras: Iterable[str]) -> None:
         if not lab.uses(EXTRAS[extra]):
             fitting = ", ".join(other.name for other in LABS.values() if other.platforms and other.uses(EXTRAS[extra]))
             raise UsageError(f"the extra {extra} needs {EXTRAS[extra]}, which the lab {lab.name} lacks: use {fitting}")
+
+
+def check_cluster(cluster: str) -> tuple[str, str, str]:
+    """The parts of `kind` or `context:NAME`.
+
+    Raises:
+        UsageError: it is neither.
+    """
+    kind, _, name = parts = cluster.partition(":")
+    if cluster != "kind" and not (kind == "context" and name):
+        raise UsageError(f"--cluster {cluster}: use kind, or context:NAME with a context of your kubeconfig")
+    return parts

@@ -21,10 +21,11 @@ from components.flower import Flower, FlowerArgs
 from components.load_balancer import HTTP, LoadBalancer, LoadBalancerArgs
 from components.migration import MigrationJob, MigrationJobArgs
 from components.pgbouncer import CLIENTS, PgBouncer, PgBouncerArgs
-from components.platforms.base import Platform, folder_of
+from components.platforms.base import Platform, PodPlatform, folder_of
 from components.replicas import all_facts, replica_names
 from components.scheduler import Scheduler, SchedulerArgs
 from components.secrets import LabSecrets
+from components.task_pods import TaskPods, TaskPodsArgs
 from components.triggerer import Triggerer, TriggererArgs
 from stacks.catalogue import ROLES, Lab
 
@@ -87,6 +88,7 @@ def build(lab: Lab, platform: Platform, settings: Settings) -> dict[str, pulumi.
     api_servers = [replace(API, service=name, public=not balanced) for name in names]
     if not balanced:
         entrance = api_servers[0] = replace(api_servers[0], wanted=settings.api_port)
+    pods = platform if lab.uses("KubernetesExecutor") and isinstance(platform, PodPlatform) else None
     airflow = Airflow(
         platform=platform,
         executors=lab.executors,
@@ -101,7 +103,10 @@ def build(lab: Lab, platform: Platform, settings: Settings) -> dict[str, pulumi.
         api=entrance,
         api_servers=tuple(api_servers),
         options=options,
+        pods=pods.task_options() if pods else {},
     )
+    if pods:
+        airflow = replace(airflow, templates=TaskPods("task-pods", TaskPodsArgs(airflow, pods)).templates)
     coherent = airflow.coherence(["api-server", "scheduler", "dag-processor", "triggerer", "worker", "edge-worker"])
     direct = replace(airflow, database=database.url, async_database=None)  # a migration takes locks for its session
     migrated = MigrationJob("migration", MigrationJobArgs(direct, after=coherent)).resource

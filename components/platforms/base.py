@@ -6,12 +6,16 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import pulumi
 
 Image = Literal["airflow", "postgres", "redis", "haproxy", "pgbouncer"]
 """Logical image: each platform knows how it gets one (an environment of wheels, a container image)."""
+
+
+Grant = Literal["run task pods", "read task pods"]
+"""What a service may ask of a platform that can refuse it."""
 
 
 @dataclass(frozen=True)
@@ -121,6 +125,7 @@ class ServiceSpec:
             platform can give it one; None runs it as everybody.
         reaches: ports of other services that are all it may reach, where the platform can part it from the others;
             None lets it reach every one.
+        grants: what it may ask of the platform itself.
     """
 
     role: str
@@ -134,6 +139,7 @@ class ServiceSpec:
     stop: Stop = Stop()
     belongings: Sequence[Volume] | None = None
     reaches: Sequence[Port] | None = None
+    grants: Sequence[Grant] = ()
 
 
 @dataclass(frozen=True)
@@ -201,3 +207,35 @@ class Platform(Protocol):
 
     def job(self, name: str, spec: JobSpec, opts: pulumi.ResourceOptions) -> pulumi.Resource:
         """Run a command once."""
+
+
+@dataclass(frozen=True)
+class TaskPod:
+    """A pod that runs one task, as the KubernetesExecutor makes it from a template.
+
+    Attributes:
+        environment: plain settings; a task needs no secret one.
+        volumes: the shared folders it needs.
+        requests: of `cpu` and `memory`, in Kubernetes' words.
+        limits: of the same.
+        labels: of its own, beside those of the lab.
+        annotations: of its own.
+    """
+
+    environment: Mapping[str, pulumi.Input[str]]
+    volumes: Sequence[Volume]
+    requests: Mapping[str, str]
+    limits: Mapping[str, str]
+    labels: Mapping[str, str] = field(default_factory=dict)
+    annotations: Mapping[str, str] = field(default_factory=dict)
+
+
+@runtime_checkable
+class PodPlatform(Platform, Protocol):
+    """A platform on which a task may have a pod of its own."""
+
+    def task_options(self) -> Mapping[str, pulumi.Input[str]]:
+        """Airflow options, by `section.key`, with which the KubernetesExecutor finds its way."""
+
+    def task_templates(self, pods: Mapping[str, TaskPod], opts: pulumi.ResourceOptions) -> Volume:
+        """A folder of pod templates, by their files' names."""

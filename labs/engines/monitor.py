@@ -46,6 +46,7 @@ class Monitor:
     def RegisterResource(self, request: Any) -> resource_pb2.RegisterResourceResponse:
         urn = self._urn(request)
         unsupported = [name for name in _UNSUPPORTED if getattr(request, name)]
+        unsupported += ["aliases"] if any(map(_renames, request.aliases)) else []
         if unsupported:
             _refuse(f"the options {', '.join(unsupported)} of {request.name}")
         made = self._deployment.register(
@@ -89,7 +90,6 @@ class Monitor:
 
 
 _UNSUPPORTED = (
-    "aliases",
     "aliasURNs",
     "deletedWith",
     "importId",
@@ -98,6 +98,12 @@ _UNSUPPORTED = (
     "replace_with",
     "transforms",
 )
+
+
+def _renames(alias: Any) -> bool:
+    """Whether an alias is more than a type of before, of which this engine has made nothing."""
+    spec = alias.spec
+    return bool(alias.urn or spec.name or spec.stack or spec.project or spec.parentUrn or spec.noParent)
 
 
 def _refuse(what: str) -> NoReturn:

@@ -1,0 +1,466 @@
+"""The kubernetes platform: services are Deployments and StatefulSets in a namespace of the lab's own.
+
+Names, labels and ports are those of Airflow's official chart. The namespace enforces Pod Security `restricted`; nothing
+comes from or goes to a node's own disk by a path. Secrets come as a file that a container's shell reads.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pulumi
+import pulumi_kubernetes as k8s
+import yaml
+
+from components.clusters.base import Cluster, with_namespace
+from components.platforms.base import (
+    Endpoint,
+    Grant,
+    Health,
+    Image,
+    JobSpec,
+    Port,
+    Service,
+    ServiceSpec,
+    Stop,
+    TaskPod,
+    Volume,
+    digest,
+)
+from components.platforms.docker.platform import ENTRY_POINTS, exports
+from components.platforms.docker.resources import HostFile, HostFolder
+from components.platforms.kubernetes import pods
+from components.platforms.kubernetes.names import (
+    RELEASE,
+    SERVICE,
+    component_of,
+    container_of,
+    host_of,
+    namespace_of,
+    object_name,
+    owner,
+    slug,
+)
+from components.platforms.kubernetes.pods import COPIES, NOBODY, ROOT, SAFE, SECRETS
+from components.platforms.kubernetes.resources import NodeImage, PublishedPort, ServicePod
+from labs.cluster import OWNER
+from labs.errors import UsageError
+from labs.processes import marks
+
+KINDS: Mapping[str, Any] = {
+    "ConfigMap": k8s.core.v1.ConfigMap,
+    "Deployment": k8s.apps.v1.Deployment,
+    "Job": k8s.batch.v1.Job,
+    "NetworkPolicy": k8s.networking.v1.NetworkPolicy,
+    "PersistentVolumeClaim": k8s.core.v1.PersistentVolumeClaim,
+    "Role": k8s.rbac.v1.Role,
+    "RoleBinding": k8s.rbac.v1.RoleBinding,
+    "Secret": k8s.core.v1.Secret,
+    "Service": k8s.core.v1.Service,
+    "ServiceAccount": k8s.core.v1.ServiceAccount,
+    "StatefulSet": k8s.apps.v1.StatefulSet,
+}
+
+RULES: Mapping[Grant, list[dict[str, list[str]]]] = {
+    "run task pods": [
+        {"apiGroups": [""], "resources": ["pods"], "verbs": ["create", "list", "get", "patch", "watch", "delete"]},
+        {"apiGroups": [""], "resources": ["pods/log"], "verbs": ["get"]},
+        {"apiGroups": [""], "resources": ["events"], "verbs": ["list"]},
+    ],
+    "read task pods": [
+        {"apiGroups": [""], "resources": ["pods"], "verbs": ["list", "get", "watch"]},
+        {"apiGroups": [""], "resources": ["pods/log"], "verbs": ["get"]},
+        {"apiGroups": [""], "resources": ["events"], "verbs": ["list"]},
+    ],
+}
+"""https://airflow.apache.org/docs/helm-chart/stable/ (pod-launcher-role, pod-log-reader-role)"""
+
+WORKER = "worker"
+"""Component and service account of task pods, as in the chart."""
+
+LARGEST = 2**20
+"""Bytes that a ConfigMap holds at most."""
+
+IGNORE = {".airflowignore": "..*\n"}
+"""In every mounted folder: Kubernetes keeps its files behind links that Airflow would take for an endless loop."""
+
+Pod = dict[str, Any]
+
+
+class KubernetesPlatform:
+    """One lab's namespace in a cluster.
+
+    Args:
+        home: the lab directory; its parent's name is the lab's.
+        cluster: where the namespace is.
+    """
+
+    name = "kubernetes"
+
+    def __init__(self, home: Path, cluster: Cluster) -> None:
+        self._home = home
+        self._lab = home.parent.name
+        self._cluster = cluster
+        self._provider = k8s.Provider("kubernetes", kubeconfig=cluster.kubeconfig)
+        self._name = namespace_of(self._lab)
+        directory = HostFolder("home", str(home), 0o700)
+        inside = cluster.kubeconfig.apply(lambda text: with_namespace(text, self._name))
+        self._kubeconfig = HostFile(
+            "kubeconfig", directory.path.apply(lambda path: f"{path}/kubeconfig"), pulumi.Output.secret(inside)
+        )
+        levels = {f"pod-security.kubernetes.io/{mode}": "restricted" for mode in ("enforce", "warn", "audit")}
+        namespace = k8s.core.v1.Namespace(
+            "namespace",
+            metadata={"name": self._name, "labels": {**self._labels("namespace"), **levels}},
+            opts=pulumi.ResourceOptions(provider=self._provider),
+        )
+        self._namespace: pulumi.Output[str] = pulumi.Output.all(self._name, namespace.id).apply(lambda seen: seen[0])
+        self._images: dict[Image, NodeImage] = {}
+        self._published: dict[Port, PublishedPort] = {}
+        self._mounts: dict[str, tuple[Any, list[Any]]] = {}
+        self._copies: dict[str, str] = {}
+        self._volumes: set[str] = set()
+        self._policies()
+
+    def offers(self, image: Image) -> bool:
+        """Every image has a recipe."""
+        return True
+
+    def endpoint(self, port: Port) -> Endpoint:
+        """The name of the service's Service; what is public is also at a NodePort."""
+        host = pulumi.Output.from_input(object_name(port.service))
+        number = pulumi.Output.from_input(str(port.number))
+        outside = self._published_port(port).address if port.public else pulumi.Output.concat(host, ":", number)
+        anywhere = pulumi.Output.from_input("0.0.0.0")
+        return Endpoint(host=host, port=number, bind_host=anywhere, bind_port=number, outside=outside)
+
+    def _published_port(self, port: Port) -> PublishedPort:
+        if port not in self._published:
+            props = {
+                "kubeconfig": self._cluster.kubeconfig,
+                "nodes": self._cluster.nodes,
+                "namespace": self._namespace,
+                "service": object_name(port.service),
+                "wanted": port.wanted or 0,
+            }
+            self._published[port] = PublishedPort(f"{port.service}-{port.name}-port", props)
+        return self._published[port]
+
+    def volume(self, name: str, contents: Sequence[Path], opts: pulumi.ResourceOptions) -> Volume:
+        """The project's own files in ConfigMaps, one for each folder, which pods see change; else a claim."""
+        self._volumes.add(name)
+        if not contents:
+            spec = {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}}}
+            self._make("PersistentVolumeClaim", f"{RELEASE}-{name}", name, opts, spec=spec)
+            source = {"persistentVolumeClaim": {"claimName": f"{RELEASE}-{name}"}}
+            self._mounts[name] = pods.volume(name, source, [{"mountPath": f"{ROOT}/{name}"}])
+            return Volume(pulumi.Output.from_input(f"{ROOT}/{name}"), name)
+        folders = {each.name: sorted(each.glob("*.py")) for each in contents if each.is_dir()}
+        files = [each for each in contents if each.is_file()]
+        for folder, found in (folders | ({"": files} if files else {})).items():
+            key = f"{name}/{folder}" if folder else name
+            text = {**IGNORE, **{each.name: each.read_text() for each in found}}
+            if sum(map(len, text.values())) > LARGEST:
+                raise UsageError(f"{folder or name} has more than 1 MiB of files, which no ConfigMap holds: split it")
+            self._mounts[key] = self._config_map(slug(key), f"{ROOT}/{key}", text, opts)
+        return Volume(pulumi.Output.from_input(f"{ROOT}/{name}"), name)
+
+    def _config_map(
+        self, name: str, path: str, text: Mapping[str, pulumi.Input[str]], opts: pulumi.ResourceOptions
+    ) -> tuple[Any, list[Any]]:
+        self._make("ConfigMap", f"{RELEASE}-{name}", name, opts, data=dict(text))
+        mounts = [{"mountPath": path, "readOnly": True}]
+        return pods.volume(name, {"configMap": {"name": f"{RELEASE}-{name}"}}, mounts)
+
+    def exchange(self, name: str, opts: pulumi.ResourceOptions) -> Volume:
+        """A folder of its own for each pod, under the path that this machine has: they are on other machines."""
+        folder = HostFolder(f"{name}-folder", str(self._home / name), 0o755, (), opts)
+        mounts = [{"mountPath": str(self._home / name)}]
+        self._mounts[name] = pods.volume(name, {"emptyDir": {}}, mounts)
+        return Volume(folder.path, name)
+
+    def outside(self, volume: Volume) -> pulumi.Output[str]:
+        """Nowhere: it is in the cluster."""
+        return pulumi.Output.from_input("")
+
+    def file(
+        self, name: str, text: pulumi.Input[str], opts: pulumi.ResourceOptions, *, writable: bool = False
+    ) -> Volume:
+        """A Secret; what is writable is copied into each pod that has it."""
+        key, label = f"{Path(name).stem}/{name}", slug(name)
+        encoded = pulumi.Output.secret(text).apply(lambda plain: base64.b64encode(plain.encode()).decode())
+        self._make("Secret", f"{RELEASE}-{label}", label, opts, data={name: encoded})
+        source = {"secret": {"secretName": f"{RELEASE}-{label}", "defaultMode": 0o440}}
+        if writable:
+            self._copies[key] = f"{COPIES}/{label}/{name}"
+            mount = {"mountPath": f"{COPIES}/{label}", "readOnly": True}
+        else:
+            mount = {"mountPath": f"{ROOT}/{key}", "subPath": name, "readOnly": True}
+        self._mounts[key] = pods.volume(label, source, [mount])
+        return Volume(pulumi.Output.from_input(f"{ROOT}/{key}"), key)
+
+    def service(self, name: str, spec: ServiceSpec, opts: pulumi.ResourceOptions) -> Service:
+        """A Deployment, or a StatefulSet where it keeps something, with a Service where it listens."""
+        child = pulumi.ResourceOptions(parent=opts.parent)
+        labels = {"tier": "airflow", "release": self._lab, "component": component_of(spec.role), SERVICE: name}
+        self._account(name, spec.grants, child)
+        template = self._pod(name, spec, labels, child)
+        keeps = any(
+            each.name in self._mounts and "persistentVolumeClaim" in self._mounts[each.name][0] for each in spec.volumes
+        )
+        fields: dict[str, Any] = {"replicas": 1, "selector": {"matchLabels": labels}, "template": template}
+        if keeps:
+            kind, fields = "StatefulSet", {**fields, "serviceName": object_name(name)}
+        else:
+            kind, fields = "Deployment", {**fields, "strategy": {"type": "Recreate"}}
+        workload = self._make(kind, object_name(name), name, opts, spec=fields, labels=labels)
+        if spec.ports:
+            self._listen(name, spec, labels, child)
+        health = spec.health or Health()
+        container = container_of(spec.role)
+        props = {
+            "kubeconfig": self._cluster.kubeconfig,
+            "name": name,
+            "namespace": self._namespace,
+            "selector": ",".join(f"{key}={value}" for key, value in sorted(labels.items())),
+            "container": container,
+            "log": health.log,
+            "timeout": health.timeout,
+            "template": pulumi.Output.all(template, workload.id).apply(
+                lambda seen: digest(json.dumps(seen[0], sort_keys=True))
+            ),
+        }
+        ready = ServicePod(f"{name}-ready", props, child)
+        addresses = pulumi.Output.from_input({port.name: self.endpoint(port).outside for port in spec.ports})
+        facts = pulumi.Output.all(ready.pod, self._kubeconfig.path, addresses).apply(
+            lambda seen: [
+                {
+                    "name": name,
+                    "host": host_of(seen[0], self._name, container, seen[1]),
+                    "endpoints": seen[2],
+                    "log": f"{kind.lower()}/{object_name(name)}",
+                }
+            ]
+        )
+        return Service(ready, facts)
+
+    def job(self, name: str, spec: JobSpec, opts: pulumi.ResourceOptions) -> pulumi.Resource:
+        """A Job, of one try."""
+        child = pulumi.ResourceOptions(parent=opts.parent)
+        labels = {"tier": "airflow", "release": self._lab, "component": component_of(spec.role), SERVICE: name}
+        self._account(name, (), child)
+        template = self._pod(name, spec, labels, child)
+        template["spec"]["restartPolicy"] = "Never"
+        fields = {"backoffLimit": 0, "activeDeadlineSeconds": int(spec.timeout), "template": template}
+        made: pulumi.Resource = self._make("Job", object_name(name), name, opts, spec=fields)
+        return made
+
+    def task_options(self) -> Mapping[str, pulumi.Input[str]]:
+        """Where the KubernetesExecutor makes pods, and of what."""
+        reference = self._image("airflow").reference
+        return {
+            "kubernetes_executor.namespace": self._name,
+            "kubernetes_executor.pod_template_file": f"{ROOT}/pod-templates/default.yaml",
+            "kubernetes_executor.worker_container_repository": reference.apply(lambda name: name.rpartition(":")[0]),
+            "kubernetes_executor.worker_container_tag": reference.apply(lambda name: name.rpartition(":")[2]),
+        }
+
+    def task_templates(self, templates: Mapping[str, TaskPod], opts: pulumi.ResourceOptions) -> Volume:
+        """A ConfigMap, of which the scheduler sees the latest state for each pod that it makes."""
+        self._account(WORKER, (), opts)
+        text = {name: self._task_pod(each, opts) for name, each in templates.items()}
+        name = "pod-templates"
+        self._mounts[name] = self._config_map(name, f"{ROOT}/{name}", text, opts)
+        return Volume(pulumi.Output.from_input(f"{ROOT}/{name}"), name)
+
+    def _task_pod(self, pod: TaskPod, opts: pulumi.ResourceOptions) -> pulumi.Output[str]:
+        volumes, mounts, _ = self._mounted(pod.volumes)
+        reference = self._image("airflow").reference
+        manifest = {
+            "apiVersion": "v1",
+            "kind": "Pod",
+            "metadata": {
+                "name": "task",
+                "labels": {"tier": "airflow", "release": self._lab, "component": WORKER, **pod.labels},
+                "annotations": dict(pod.annotations),
+            },
+            "spec": {
+                "restartPolicy": "Never",
+                "serviceAccountName": f"{RELEASE}-{WORKER}",
+                "automountServiceAccountToken": False,
+                "enableServiceLinks": False,
+                "securityContext": NOBODY,
+                "terminationGracePeriodSeconds": 30,
+                "containers": [
+                    {
+                        "name": "base",
+                        "image": reference,
+                        "imagePullPolicy": "IfNotPresent",
+                        "env": pods.variables(pod.environment),
+                        "resources": {"requests": dict(pod.requests), "limits": dict(pod.limits)},
+                        "securityContext": SAFE,
+                        "volumeMounts": mounts,
+                    }
+                ],
+                "volumes": volumes,
+            },
+        }
+        return pulumi.Output.from_input(manifest).apply(lambda seen: str(yaml.safe_dump(seen, sort_keys=False)))
+
+    def _pod(
+        self, name: str, spec: ServiceSpec | JobSpec, labels: Mapping[str, str], opts: pulumi.ResourceOptions
+    ) -> Pod:
+        given: pulumi.Output[Any] = pulumi.Output.from_input(dict(spec.secrets))
+        settings: pulumi.Output[str] = pulumi.Output.secret(given.apply(exports))
+        encoded = settings.apply(lambda text: base64.b64encode(text.encode()).decode())
+        secret = f"{object_name(name)}-env"
+        self._make("Secret", secret, f"{name}-env", opts, data={"secrets": pulumi.Output.secret(encoded)})
+        volumes, mounts, copies = self._mounted(spec.volumes)
+        source = {"secret": {"secretName": secret, "defaultMode": 0o440}}
+        more, where = pods.volume("env", source, [{"mountPath": SECRETS.rpartition("/")[0], "readOnly": True}])
+        job = isinstance(spec, JobSpec)
+        stop = Stop() if isinstance(spec, JobSpec) else spec.stop
+        command = ["/bin/sh", "-c", pods.entry(copies), name, *ENTRY_POINTS.get(spec.image, ())]
+        granted = isinstance(spec, ServiceSpec) and bool(spec.grants)
+        container: dict[str, Any] = {
+            "name": container_of(spec.role),
+            "image": self._image(spec.image).reference,
+            "imagePullPolicy": "IfNotPresent",
+            "command": command,
+            "args": list(spec.command),
+            "env": pods.variables({**marks(str(self._home), name), **spec.environment}),
+            "resources": pods.resources(spec.image),
+            "securityContext": SAFE,
+            "volumeMounts": [*mounts, *where],
+            **pods.ending(stop),
+        }
+        health = spec.health if isinstance(spec, ServiceSpec) else None
+        whole = pulumi.Output.all(container, pods.seen_of(health or Health())).apply(
+            lambda seen: {**seen[0], **seen[1]}
+        )
+        # a process whose parent was killed has somebody to reap it; who ends on another signal must be process 1
+        reaped = spec.image == "airflow" and not job and stop.signal == "TERM"
+        return {
+            "metadata": {
+                "labels": dict(labels),
+                "annotations": {"checksum/secrets": settings.apply(digest)},
+            },
+            "spec": {
+                "serviceAccountName": object_name(name),
+                "automountServiceAccountToken": granted,
+                "enableServiceLinks": False,
+                "shareProcessNamespace": reaped,
+                "securityContext": NOBODY,
+                "terminationGracePeriodSeconds": int(stop.grace),
+                "containers": [whole],
+                "volumes": [*volumes, more],
+            },
+        }
+
+    def _mounted(self, wanted: Sequence[Volume]) -> tuple[list[Any], list[Any], dict[str, str]]:
+        """Volumes of a pod, mounts of its container, and the files of which it gets a copy."""
+        volumes, mounts = [{"name": "tmp", "emptyDir": {}}], [{"name": "tmp", "mountPath": "/tmp"}]  # noqa: S108
+        copies: dict[str, str] = {}
+        for each in wanted:
+            keys = [key for key in self._mounts if key == each.name or key.startswith(f"{each.name}/")]
+            folder = each.name.rpartition("/")[0] if each.name in self._copies else each.name
+            if folder not in (*self._mounts, *self._volumes):
+                source, mounted = pods.volume(
+                    slug(f"{folder}-folder"), {"emptyDir": {}}, [{"mountPath": f"{ROOT}/{folder}"}]
+                )
+                volumes.append(source)
+                mounts += mounted
+            for key in keys:
+                volumes.append(self._mounts[key][0])
+                mounts += self._mounts[key][1]
+                if key in self._copies:
+                    copies[self._copies[key]] = f"{ROOT}/{key}"
+        return volumes, mounts, copies
+
+    def _listen(self, name: str, spec: ServiceSpec, labels: Mapping[str, str], opts: pulumi.ResourceOptions) -> None:
+        ports = []
+        for port in spec.ports:
+            found: dict[str, Any] = {"name": slug(f"{component_of(spec.role)}-{port.name}"), "port": port.number}
+            if port.public:
+                found["nodePort"] = self._published_port(port).number
+            ports.append(found)
+        kind = "NodePort" if any(port.public for port in spec.ports) else "ClusterIP"
+        fields = {"type": kind, "selector": dict(labels), "ports": ports}
+        self._make("Service", object_name(name), name, opts, spec=fields)
+        peers: dict[str, Any] = {"podSelector": {"matchLabels": {"tier": "airflow", "release": self._lab}}}
+        rule: dict[str, Any] = {"ports": [{"protocol": "TCP", "port": port.number} for port in spec.ports]}
+        if kind == "ClusterIP":
+            rule["from"] = [peers]
+        policy = {"podSelector": {"matchLabels": dict(labels)}, "policyTypes": ["Ingress"], "ingress": [rule]}
+        self._make("NetworkPolicy", object_name(name), name, opts, spec=policy)
+
+    def _policies(self) -> None:
+        """Nothing goes in or out but what follows, and what each service adds."""
+        top = pulumi.ResourceOptions()
+        everybody: dict[str, Any] = {}
+        lab = {"podSelector": {"matchLabels": {"tier": "airflow", "release": self._lab}}}
+        names = [{"protocol": protocol, "port": 53} for protocol in ("UDP", "TCP")]
+        rules: Mapping[str, tuple[dict[str, Any], list[dict[str, Any]]]] = {
+            "default-deny": (everybody, []),
+            "name-lookups": (everybody, [{"ports": names}]),
+            "inside": (lab["podSelector"], [{"to": [lab]}]),
+        }
+        for name, (selector, egress) in rules.items():
+            types = ["Ingress", "Egress"] if name == "default-deny" else ["Egress"]
+            policy: dict[str, Any] = {"podSelector": selector, "policyTypes": types}
+            if egress:
+                policy["egress"] = egress
+            self._make("NetworkPolicy", f"{RELEASE}-{name}", name, top, spec=policy)
+
+    def _account(self, name: str, grants: Sequence[Grant], opts: pulumi.ResourceOptions) -> None:
+        account = object_name(name)
+        self._make("ServiceAccount", account, name, opts, automountServiceAccountToken=False)
+        if not grants:
+            return
+        role = self._make("Role", account, name, opts, rules=[rule for grant in grants for rule in RULES[grant]])
+        self._make(
+            "RoleBinding",
+            account,
+            name,
+            pulumi.ResourceOptions(parent=opts.parent, depends_on=[role]),
+            roleRef={"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": account},
+            subjects=[{"kind": "ServiceAccount", "name": account, "namespace": self._namespace}],
+        )
+        api = {"ports": [{"protocol": "TCP", "port": port} for port in (443, 6443)]}
+        selector = {"matchLabels": {"release": self._lab, SERVICE: name}}
+        policy = {"podSelector": selector, "policyTypes": ["Egress"], "egress": [api]}
+        self._make("NetworkPolicy", f"{account}-api", f"{name}-api", opts, spec=policy)
+
+    def _make(
+        self,
+        kind: str,
+        name: str,
+        resource: str,
+        opts: pulumi.ResourceOptions,
+        labels: Mapping[str, str] | None = None,
+        **fields: Any,
+    ) -> Any:
+        metadata = {"name": name, "namespace": self._namespace, "labels": {**self._labels(resource), **(labels or {})}}
+        given = {_snake(key): value for key, value in fields.items()}
+        ours = pulumi.ResourceOptions.merge(opts, pulumi.ResourceOptions(provider=self._provider))
+        return KINDS[kind](resource, metadata=metadata, **given, opts=ours)
+
+    def _labels(self, what: str) -> dict[str, str]:
+        return {OWNER: owner(self._lab), "tier": "airflow", "release": self._lab, "component": component_of(what)}
+
+    def _image(self, image: Image) -> NodeImage:
+        if image not in self._images:
+            self._images[image] = NodeImage(f"{image}-image", image, self._cluster.kubeconfig, self._cluster.nodes)
+        return self._images[image]
+
+
+def _snake(name: str) -> str:
+    """
+    >>> _snake("roleRef")
+    'role_ref'
+    """
+    return "".join(f"_{letter.lower()}" if letter.isupper() else letter for letter in name)

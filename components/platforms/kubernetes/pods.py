@@ -1,0 +1,102 @@
+"""Pods as plain data: what every pod of a lab has, whoever makes it."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping, Sequence
+from typing import Any
+from urllib.parse import urlsplit
+
+import pulumi
+
+from components.platforms.base import Health, Stop
+
+ROOT = "/lab"
+"""Where pods see the lab's folders."""
+
+SECRETS = "/run/lab/secrets"
+
+COPIES = "/run/lab-files"
+"""Where pods see files that they get a copy of, to write to."""
+
+SAFE: Mapping[str, Any] = {
+    "allowPrivilegeEscalation": False,
+    "capabilities": {"drop": ["ALL"]},
+    "readOnlyRootFilesystem": True,
+}
+"""Of every container: more than Pod Security `restricted` asks for."""
+
+NOBODY: Mapping[str, Any] = {
+    "runAsNonRoot": True,
+    "runAsUser": 50000,
+    "runAsGroup": 0,
+    "seccompProfile": {"type": "RuntimeDefault"},
+}
+"""Of every pod: the user of Airflow's own image."""
+
+SIZES: Mapping[str, tuple[str, str]] = {"airflow": ("256Mi", "2Gi")}
+"""Memory that a service asks for and may take, by image; 64Mi and 512Mi where nothing is said."""
+
+
+def resources(image: str) -> dict[str, Any]:
+    """Requests and limits of a service."""
+    least, most = SIZES.get(image, ("64Mi", "512Mi"))
+    return {"requests": {"cpu": "25m", "memory": least}, "limits": {"cpu": "2", "memory": most}}
+
+
+def probes(health: Mapping[str, Any]) -> dict[str, Any]:
+    """The probes of a container; none where only its log tells.
+
+    Starting takes as long as it may, and a service that once was ready is restarted only after minutes without an
+    answer: on a slow machine that is no sign of death.
+    """
+    if health["http"]:
+        url = urlsplit(health["http"])
+        action: dict[str, Any] = {"httpGet": {"path": url.path or "/", "port": url.port}}
+    elif health["tcp"]:
+        action = {"tcpSocket": {"port": int(str(health["tcp"]).rpartition(":")[2])}}
+    elif health["file"]:
+        action = {"exec": {"command": ["test", "-e", health["file"]]}}
+    else:
+        return {}
+    patient = {"timeoutSeconds": 20, "failureThreshold": 6, **action}
+    return {
+        "startupProbe": {**patient, "periodSeconds": 1, "failureThreshold": int(health["timeout"])},
+        "readinessProbe": {**patient, "periodSeconds": 10},
+        "livenessProbe": {**patient, "periodSeconds": 30},
+    }
+
+
+def seen_of(health: Health) -> pulumi.Output[dict[str, Any]]:
+    """`probes` of a health check whose address is known later."""
+    return pulumi.Output.from_input(dict(vars(health))).apply(probes)
+
+
+def entry(copies: Mapping[str, str]) -> str:
+    """What the shell of a container does before its command takes its place.
+
+    Args:
+        copies: by file, where a copy of it is to be.
+
+    >>> entry({})
+    '. /run/lab/secrets; exec "$@"'
+    """
+    made = [f"cp {shlex.quote(source)} {shlex.quote(target)}" for source, target in sorted(copies.items())]
+    return "; ".join([f". {SECRETS}", *made, 'exec "$@"'])
+
+
+def ending(stop: Stop) -> dict[str, Any]:
+    """How a container that ends on another signal than TERM is asked to: it is process 1 of its pod."""
+    if stop.signal == "TERM":
+        return {}
+    return {"lifecycle": {"preStop": {"exec": {"command": ["/bin/sh", "-c", f"kill -{stop.signal} 1"]}}}}
+
+
+def volume(name: str, source: Mapping[str, Any], mounts: Sequence[Mapping[str, Any]]) -> tuple[Any, list[Any]]:
+    """A volume of a pod, and where its container sees it."""
+    return {"name": name, **source}, [{"name": name, **mount} for mount in mounts]
+
+
+def variables(settings: Mapping[str, pulumi.Input[str]]) -> list[dict[str, Any]]:
+    """Settings as a container has them."""
+    return [{"name": key, "value": value} for key, value in sorted(settings.items())]

@@ -1,0 +1,250 @@
+"""What the kubernetes platform asks of a cluster for a whole lab, with a provider that makes nothing."""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+import yaml
+
+from components.platforms.kubernetes.names import SERVICE
+from components.platforms.kubernetes.pods import entry, probes
+from components.secrets import NAMES
+from labs.cluster import OWNER
+from labs.engines.base import PROJECT, Event, Stack, name_of, type_of
+from labs.engines.embedded import EmbeddedEngine
+from labs.engines.kubernetes import ObjectProvider
+from labs.engines.providers import Difference
+from labs.engines.values import Values, plain_outputs
+from labs.paths import PROJECT_ROOT
+
+KUBECONFIG = yaml.safe_dump(
+    {
+        "current-context": "kind-t",
+        "contexts": [{"name": "kind-t", "context": {"cluster": "kind-t", "user": "kind-t"}}],
+        "clusters": [{"name": "kind-t", "cluster": {"server": "https://127.0.0.1:1"}}],
+        "users": [{"name": "kind-t", "user": {"token": "hidden-token"}}],
+    }
+)
+
+
+@dataclass
+class Pretender:
+    """Takes every resource, makes none of them, and remembers their inputs by type and name."""
+
+    made: dict[tuple[str, str], Values] = field(default_factory=dict)
+
+    def check(self, urn: str, olds: Values, news: Values) -> Values:
+        return news
+
+    def diff(self, urn: str, id: str, olds: Values, news: Values) -> Difference:
+        return Difference()
+
+    def create(self, urn: str, news: Values) -> tuple[str, Values]:
+        kind, name = type_of(urn).rpartition(":")[2], name_of(urn)
+        self.made[kind, name] = news
+        given = {
+            "LabSecrets": {each: f"hidden-{each}" for each in NAMES},
+            "KindCluster": {"kubeconfig": KUBECONFIG, "nodes": ["t-control-plane", "t-worker", "t-worker2"]},
+            "NodeImage": {"reference": f"airflow-executor-labs/{news.get('image')}:abc"},
+            "PublishedPort": {"number": 30007, "address": "127.0.0.1:30007"},
+            "ServicePod": {"pod": f"airflow-{name}-pod", "uid": "1"},
+        }
+        return name, {**news, **given.get(kind, {})}
+
+    def update(self, urn: str, id: str, olds: Values, news: Values) -> Values:
+        return news
+
+    def delete(self, urn: str, id: str, outputs: Values) -> None:
+        pass
+
+    def objects(self, *kinds: str) -> Iterator[tuple[str, dict[str, Any]]]:
+        """Name and manifest of the objects of some kinds, or of all."""
+        for (kind, _), inputs in self.made.items():
+            if "metadata" in inputs and (kind in kinds or not kinds):
+                yield inputs["metadata"]["name"], plain_outputs(inputs)
+
+    def pods(self) -> Iterator[tuple[str, dict[str, Any]]]:
+        """Name and pod, of every workload and of every template of tasks."""
+        for name, each in self.objects("Deployment", "StatefulSet", "Job"):
+            yield name, each["spec"]["template"]
+        for _, each in self.objects("ConfigMap"):
+            for file, text in each["data"].items():
+                if file.endswith(".yaml"):
+                    yield file, yaml.safe_load(text)
+
+
+@dataclass
+class Declared:
+    """A lab as its program declares it."""
+
+    pretender: Pretender
+    outputs: dict[str, Any]
+
+
+@pytest.fixture(scope="module")
+def declared(tmp_path_factory: pytest.TempPathFactory) -> Declared:
+    pretender = Pretender()
+    engine = EmbeddedEngine()
+    engine._registry = lambda _stack: {"*": pretender}  # type: ignore[method-assign]
+    config = {f"{PROJECT}:lab": "kubernetes", f"{PROJECT}:platform": "kubernetes"}
+    stack = Stack("t-declared", PROJECT_ROOT / "stacks", config, tmp_path_factory.mktemp("engine") / "e")
+
+    def watch(_event: Event) -> None:
+        """Nobody watches."""
+
+    return Declared(pretender, dict(engine.up(stack, watch)))
+
+
+def test_names_labels_and_ports_are_those_of_the_chart(declared: Declared) -> None:
+    workloads = {name for name, _ in declared.pretender.objects("Deployment", "StatefulSet", "Job")}
+    assert workloads == {
+        "airflow-api-server",
+        "airflow-scheduler",
+        "airflow-dag-processor",
+        "airflow-triggerer",
+        "airflow-postgresql",
+        "airflow-run-airflow-migrations",
+    }
+    assert [name for name, _ in declared.pretender.objects("StatefulSet")] == ["airflow-postgresql"]
+    services = dict(declared.pretender.objects("Service"))
+    assert set(services) == {"airflow-api-server", "airflow-postgresql"}
+    assert services["airflow-api-server"]["spec"]["type"] == "NodePort"
+    assert services["airflow-api-server"]["spec"]["ports"] == [
+        {"name": "api-server-http", "port": 8080, "nodePort": 30007}
+    ]
+    assert services["airflow-postgresql"]["spec"]["type"] == "ClusterIP"
+    pods = dict(declared.pretender.pods())
+    labels = pods["airflow-scheduler"]["metadata"]["labels"]
+    assert labels == {"tier": "airflow", "release": "t-declared", "component": "scheduler", SERVICE: "scheduler"}
+    assert pods["default.yaml"]["metadata"]["labels"]["component"] == "worker"
+    assert declared.outputs["api_url"] == "http://127.0.0.1:30007"
+    assert declared.outputs["internal_api_url"] == "http://airflow-api-server:8080"
+
+
+def test_every_object_is_found_again_and_in_the_namespace(declared: Declared) -> None:
+    for (kind, name), inputs in declared.pretender.made.items():
+        if "metadata" not in inputs:
+            continue
+        ObjectProvider().check(f"urn:pulumi:t::{PROJECT}::kubernetes:x:{kind}::{name}", {}, inputs)
+        assert inputs["metadata"]["labels"][OWNER].endswith(".t-declared")
+        if kind != "Namespace":
+            assert inputs["metadata"]["namespace"] == "airflow-t-declared"
+
+
+def test_every_pod_meets_the_restricted_standard_and_more(declared: Declared) -> None:
+    (_, namespace) = next(declared.pretender.objects("Namespace"))
+    assert namespace["metadata"]["labels"]["pod-security.kubernetes.io/enforce"] == "restricted"
+    pods = list(declared.pretender.pods())
+    assert len(pods) == 8
+    for name, pod in pods:
+        spec = pod["spec"]
+        assert spec["securityContext"]["runAsNonRoot"] is True, name
+        assert spec["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+        assert not {"hostNetwork", "hostPID", "hostIPC"} & spec.keys()
+        for container in spec["containers"]:
+            context = container["securityContext"]
+            assert context["allowPrivilegeEscalation"] is False and context["readOnlyRootFilesystem"] is True
+            assert context["capabilities"] == {"drop": ["ALL"]}
+            assert {"cpu", "memory"} == set(container["resources"]["requests"]) == set(container["resources"]["limits"])
+            assert {each["name"] for each in container["volumeMounts"]} == {each["name"] for each in spec["volumes"]}
+        for volume in spec["volumes"]:
+            assert set(volume) - {"name"} <= {"emptyDir", "configMap", "secret", "persistentVolumeClaim"}, name
+
+
+def test_only_who_makes_or_reads_pods_may_and_has_a_token(declared: Declared) -> None:
+    roles = dict(declared.pretender.objects("Role"))
+    assert set(roles) == {"airflow-scheduler", "airflow-api-server"}
+    verbs = {verb for rule in roles["airflow-api-server"]["rules"] for verb in rule["verbs"]}
+    assert not verbs & {"create", "delete", "patch", "update"}
+    for name, pod in declared.pretender.pods():
+        assert pod["spec"]["automountServiceAccountToken"] == (name in roles)
+        assert pod["spec"]["serviceAccountName"] != "default"
+
+
+def test_no_secret_is_where_describe_shows_it(declared: Declared) -> None:
+    shown = json.dumps(
+        [
+            each
+            for kind in ("ConfigMap", "Deployment", "StatefulSet", "Job")
+            for each in declared.pretender.objects(kind)
+        ]
+    )
+    for name in NAMES:
+        assert f"hidden-{name}" not in shown
+    secrets = dict(declared.pretender.objects("Secret"))
+    text = base64.b64decode(secrets["airflow-scheduler-env"]["data"]["secrets"]).decode()
+    assert "hidden-database_password" in text and "hidden-jwt_secret" in text
+
+
+def test_a_task_has_what_it_needs_and_no_secret(declared: Declared) -> None:
+    (base,) = dict(declared.pretender.pods())["default.yaml"]["spec"]["containers"]
+    assert base["name"] == "base" and "command" not in base
+    settings = {each["name"]: each["value"] for each in base["env"]}
+    assert settings["AIRFLOW__CORE__EXECUTION_API_SERVER_URL"] == "http://airflow-api-server:8080/execution/"
+    assert settings["AIRFLOW__CORE__EXECUTOR"] == "KubernetesExecutor"
+    assert not [key for key in settings if "SECRET" in key or "CONN" in key or "FERNET" in key]
+    mounts = {each["mountPath"] for each in base["volumeMounts"]}
+    assert {"/lab/airflow", "/lab/airflow/airflow.cfg", "/lab/dags/section_35_01_concepts"} <= mounts
+    assert "/lab/dags" not in mounts
+
+
+def test_the_scheduler_finds_its_templates(declared: Declared) -> None:
+    (scheduler,) = dict(declared.pretender.pods())["airflow-scheduler"]["spec"]["containers"]
+    settings = {each["name"]: each["value"] for each in scheduler["env"]}
+    assert settings["AIRFLOW__KUBERNETES_EXECUTOR__POD_TEMPLATE_FILE"] == "/lab/pod-templates/default.yaml"
+    assert settings["AIRFLOW__KUBERNETES_EXECUTOR__NAMESPACE"] == "airflow-t-declared"
+    assert settings["AIRFLOW__KUBERNETES_EXECUTOR__WORKER_CONTAINER_REPOSITORY"] == "airflow-executor-labs/airflow"
+    assert settings["AIRFLOW__KUBERNETES_EXECUTOR__WORKER_CONTAINER_TAG"] == "abc"
+    assert "/lab/pod-templates" in {each["mountPath"] for each in scheduler["volumeMounts"]}
+
+
+def test_dags_come_by_config_maps_that_airflow_can_walk(declared: Declared) -> None:
+    maps = {name: each["data"] for name, each in declared.pretender.objects("ConfigMap")}
+    concepts = maps["airflow-dags-section-35-01-concepts"]
+    assert "35_01_02_portable_dag.py" in concepts
+    assert concepts[".airflowignore"] == "..*\n"
+
+
+def test_what_airflow_writes_to_is_a_copy(declared: Declared) -> None:
+    (server,) = dict(declared.pretender.pods())["airflow-api-server"]["spec"]["containers"]
+    assert "cp /run/lab-files/passwords-json/passwords.json /lab/passwords/passwords.json" in server["command"][2]
+    mounts = {each["mountPath"]: each.get("readOnly", False) for each in server["volumeMounts"]}
+    assert mounts["/lab/passwords"] is False and mounts["/run/lab-files/passwords-json"] is True
+
+
+def test_nothing_goes_in_or_out_but_what_is_said(declared: Declared) -> None:
+    policies = {name: each["spec"] for name, each in declared.pretender.objects("NetworkPolicy")}
+    assert policies["airflow-default-deny"] == {"podSelector": {}, "policyTypes": ["Ingress", "Egress"]}
+    (rule,) = policies["airflow-postgresql"]["ingress"]
+    assert rule["ports"] == [{"protocol": "TCP", "port": 5432}] and "from" in rule
+    assert "from" not in policies["airflow-api-server"]["ingress"][0]
+    assert {name for name in policies if name.endswith("-api")} == {"airflow-scheduler-api", "airflow-api-server-api"}
+
+
+def test_services_are_told_where_testinfra_finds_them(declared: Declared) -> None:
+    (fact,) = declared.outputs["services"]["scheduler"]
+    assert fact["host"].startswith(
+        "kubectl://airflow-scheduler-ready-pod?namespace=airflow-t-declared&container=scheduler"
+    )
+    assert fact["host"].endswith("/kubeconfig")
+    assert fact["log"] == "deployment/airflow-scheduler"
+
+
+def test_each_probe_has_its_action() -> None:
+    blank: dict[str, Any] = {"http": "", "healthy": [], "tcp": "", "log": "", "file": "", "timeout": 300.0}
+    assert probes(blank) == {} == probes({**blank, "log": "ready"})
+    assert probes({**blank, "tcp": "broker:6379"})["readinessProbe"]["tcpSocket"] == {"port": 6379}
+    http = probes({**blank, "http": "http://api:8080/health"})
+    assert http["startupProbe"]["httpGet"] == {"path": "/health", "port": 8080}
+    assert http["startupProbe"]["failureThreshold"] * http["startupProbe"]["periodSeconds"] == 300
+    assert http["livenessProbe"]["periodSeconds"] * http["livenessProbe"]["failureThreshold"] >= 180
+    assert probes({**blank, "file": "/lab/x"})["startupProbe"]["exec"] == {"command": ["test", "-e", "/lab/x"]}
+
+
+def test_a_shell_copies_before_the_command_takes_its_place() -> None:
+    assert entry({"/a": "/b c"}) == ". /run/lab/secrets; cp /a '/b c'; exec \"$@\""
