@@ -118,11 +118,12 @@ class KubernetesServices:
         pod = self._pod(service)
         if pod is None:
             raise LabError(f"{service} has no pod to run {command[0]} in")
+        from components.platforms.kubernetes.pods import entry  # pulumi takes a while to import
+
         settings = [f"{key}={value}" for key, value in variables.items()]
+        whole = ["/bin/sh", "-c", entry({}), service, "env", *settings, *command]
         container = str(pod["spec"]["containers"][0]["name"])
-        return execute(
-            self._namespace, str(pod["metadata"]["name"]), container, ["env", *settings, *command], text=text
-        )
+        return execute(self._namespace, str(pod["metadata"]["name"]), container, whole, text=text)
 
     def remains(self, incarnation: Incarnation) -> list[str]:
         found = []

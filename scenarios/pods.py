@@ -149,6 +149,17 @@ def statuses(pod: Object) -> dict[str, Object]:
     }
 
 
+def messages(log: str) -> str:
+    """A pod's log without what Airflow writes around each message there; other lines as they are."""
+    found = []
+    for line in log.splitlines():
+        try:
+            found.append(str(json.loads(line)["event"]))
+        except (ValueError, KeyError, TypeError):
+            found.append(line)
+    return "\n".join(found)
+
+
 def moment(text: str) -> float:
     """A time of the Kubernetes API as epoch seconds; most have no fractions."""
     return datetime.fromisoformat(text.replace("Z", "+00:00")).timestamp()
@@ -354,11 +365,13 @@ def _belongs(pod: Object, run: Run) -> bool:
 
 
 class History:
-    """What a watch has seen of a namespace's pods since this began."""
+    """What a watch has seen of a namespace's pods since this began, and what the containers of tasks said."""
 
     def __init__(self, namespace: Namespace) -> None:
         self._api, self._path = namespace.api, namespace.path("pods")
         self._sightings: list[Sighting] = []
+        self._readers: dict[tuple[str, str], threading.Thread] = {}
+        self._logs: dict[tuple[str, str], str] = {}
         self._over = threading.Event()
         self._failure: Exception | None = None
         self._version = self._now()
@@ -379,13 +392,37 @@ class History:
                         raise RuntimeError(f"the watch of pods ended: {event['object'].get('message')}")
                     self._sightings.append(Sighting(time.time(), event["type"], event["object"]))
                     self._version = event["object"]["metadata"]["resourceVersion"]
+                    self._listen(event["object"])
         except Exception as error:
             self._failure = error
 
+    def _listen(self, pod: Object) -> None:
+        """Read the log of each container from its start to its end, as it goes with the pod."""
+        if pod["metadata"].get("labels", {}).get("kubernetes_executor") != "True":
+            return
+        for container, status in statuses(pod).items():
+            key = (str(pod["metadata"]["uid"]), container)
+            if key not in self._readers and not status["state"].get("waiting"):
+                self._readers[key] = threading.Thread(
+                    target=self._read, args=(key, str(pod["metadata"]["name"])), daemon=True
+                )
+                self._readers[key].start()
+
+    def _read(self, key: tuple[str, str], pod: str) -> None:
+        with suppress(LabError):  # of a pod that went faster than it could be asked
+            path = f"{self._path}/{pod}/log"
+            self._logs[key] = self._api.text("GET", path, container=key[1], follow="true")
+
     def close(self) -> None:
-        """End the watch."""
+        """End the watch, and the reading of what has ended."""
         self._over.set()
         self._thread.join(timeout=90)
+        for reader in self._readers.values():
+            reader.join(timeout=5)
+
+    def said(self, life: Life, container: str = "base") -> str:
+        """What a container said from its start to its end, as far as it could be read; "" for nothing."""
+        return self._logs.get((life.uid, container), "")
 
     def sightings(self) -> list[Sighting]:
         """All of them so far, in order.
@@ -430,11 +467,13 @@ class PodRun:
         seen: the run as Airflow shows it.
         lives: its pods, in the order of their creation.
         events: what Kubernetes said of each pod, by its uid.
+        history: with what each container said.
     """
 
     seen: Observation
     lives: Sequence[Life]
     events: Mapping[str, Sequence[Object]]
+    history: History
 
     def of(self, task_id: str) -> list[Life]:
         """The pods of a task, the first try first."""
@@ -448,6 +487,14 @@ class PodRun:
     def causes(self) -> dict[str, Cause]:
         """Task → why its last pod came to grief."""
         return {life.task_id: cause(life, self.events[life.uid]) for life in self.lives}
+
+    def xcom(self, task_id: str) -> Any:
+        """What a task returned."""
+        return self.seen.xcom(task_id)
+
+    def log(self, task_id: str, container: str = "base") -> str:
+        """What the last pod of a task said while it was there: Airflow's own copy may have gone with it."""
+        return messages(self.history.said(self.of(task_id)[-1], container))
 
     def told(self, life: Life) -> list[str]:
         """The events of a pod, as `Reason: message`."""
@@ -465,7 +512,7 @@ def pod_runs(namespace: Namespace, run_dag: Callable[..., Observation]) -> Itera
             runs.append(seen.run)
             history.wait_quiet(seen.run)
             lives = history.lives(seen.run)
-        return PodRun(seen, lives, {life.uid: namespace.events(life.uid) for life in lives})
+        return PodRun(seen, lives, {life.uid: namespace.events(life.uid) for life in lives}, history)
 
     try:
         yield run

@@ -51,7 +51,7 @@ FETCH = f"date +%s.%N >{SHARED}/fetched && echo 'raw data' >{SHARED}/data"
 CHECK = f"grep -q raw {SHARED}/data && sed -i s/raw/checked/ {SHARED}/data && date +%s.%N >{SHARED}/checked"
 
 PROXY = """
-import http.server, os, urllib.request
+import http.server, os, signal, urllib.request
 
 class Proxy(http.server.BaseHTTPRequestHandler):
     def do_GET(self):
@@ -62,6 +62,8 @@ class Proxy(http.server.BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(body)
 
+# process 1 of a container ignores signals that it has no handler for, and would be killed half a minute later
+signal.signal(signal.SIGTERM, lambda *_: (print("proxy ends", flush=True), os._exit(0)))
 print("proxy listens", flush=True)
 http.server.ThreadingHTTPServer(("", int(os.environ["PORT"])), Proxy).serve_forever()
 """

@@ -22,15 +22,16 @@ False. They use no CPU or memory, but they are listed, count against a quota of 
 The first one takes pods that have ended, and those that have been `Pending` for long; never a running one. A pod that
 is deleted by hand while it runs fails its task, which is retried if it has `retries`.
 
-**What to look for**: when the run is over, `kubectl get pods -l dag_id=35_04_08_pod_gc_cleanup`: of five pods one is
+**What to look for**: when the run is over, `kubectl get pods -l dag_id=35_04_08_pod_gc_cleanup`: of six pods one is
 left, the first try of `worker_fails`. `kubectl get events` tells for an hour of those that are gone.
 """
 
 import logging
 import socket
+import time
 from datetime import timedelta
 
-from airflow.sdk import conf, dag, task
+from airflow.sdk import Param, conf, dag, task
 from kubernetes.client import models as k8s
 
 log = logging.getLogger("airflow.task")
@@ -71,14 +72,18 @@ def breaks_once():
     catchup=False,
     is_paused_upon_creation=False,
     tags=["reference", "core", "intermediate", "success"],
+    params={
+        "seconds": Param(0, type="number", minimum=0, maximum=600, description="how long `succeeds` runs"),
+    },
     default_args={"retries": 1, "retry_delay": timedelta(seconds=1)},
     doc_md=__doc__,
 )
 def pod_gc_cleanup():
     @task
-    def succeeds():
+    def succeeds(params=None):
         """Its pod is deleted as soon as it has ended, unless `delete_worker_pods` is False."""
         log.info("My pod is %s", socket.gethostname())
+        time.sleep(params["seconds"])  # time enough to delete it by hand, if you like
         return socket.gethostname()
 
     @task

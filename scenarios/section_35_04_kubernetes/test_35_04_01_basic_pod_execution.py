@@ -1,0 +1,97 @@
+"""Each task runs in a pod of its own, which is made for it, runs it, and goes.
+
+Hint: `kubectl get pods --watch` in the lab's namespace shows what this verifier sees.
+"""
+
+from collections import Counter
+
+import pytest
+
+from scenarios.pods import moment, spans
+
+pytestmark = pytest.mark.needs(executor="KubernetesExecutor", section="35.4")
+
+TASKS = ("first", "second", "report")
+
+
+@pytest.fixture(scope="module")
+def ran(run_in_pods):
+    """One run, and every version of its pods."""
+    return run_in_pods({"seconds": 3})
+
+
+def test_one_pod_for_each_task(ran, evidence):
+    """As many pods as tasks, each named by the executor for its task, and by Airflow as the task's host."""
+    evidence("pods", [life.row() for life in ran.lives])
+    assert Counter(life.task_id for life in ran.lives) == dict.fromkeys(TASKS, 1), "not one pod for each task"
+    assert len({life.uid for life in ran.lives}) == len(TASKS)
+    for life in ran.lives:
+        ti = ran.seen.one(life.task_id)
+        assert ti.hostname == life.name, f"Airflow says that {ti.label} ran on {ti.hostname}, its pod is {life.name}"
+        marks = {key: life.labels.get(key) for key in ("dag_id", "task_id", "try_number", "kubernetes_executor")}
+        assert marks == {
+            "dag_id": ti.dag_id,
+            "task_id": ti.task_id,
+            "try_number": "1",
+            "kubernetes_executor": "True",
+        }
+
+
+def test_created_run_terminated(ran, evidence):
+    """Every pod goes through its phases once and is deleted; its task runs while the container does."""
+    for life in ran.lives:
+        ti, (started, ended) = ran.seen.one(life.task_id), spans(life)["base"]
+        created = moment(life.first["metadata"]["creationTimestamp"])
+        evidence(
+            f"{life.task_id}: seconds after the pod was created",
+            {
+                "container started": started - created,
+                "task started": ti.started.timestamp() - created,
+                "task ended": ti.ended.timestamp() - created,
+                "container ended": ended - created,
+            },
+        )
+        evidence(f"{life.task_id}: events", ran.told(life))
+        assert life.phases() == ["Pending", "Running", "Succeeded"]
+        assert life.gone, "the pod was kept"
+        assert life.sightings[0].kind == "ADDED"
+        assert not life.first["spec"].get("nodeName"), "it was bound to a node before it was there"
+        assert life.node
+        # the container's times are whole seconds
+        assert created <= started <= ti.started.timestamp() + 1
+        assert ti.ended.timestamp() <= ended + 1
+        assert {"Scheduled", "Started"} <= {event["reason"] for event in ran.events[life.uid]}
+
+
+def test_they_share_nothing(ran, evidence, claim):
+    """No volume that outlives a pod, no namespace of the node; the file of one is not there for the other."""
+    shared = {}
+    for life in ran.lives:
+        spec = life.first["spec"]
+        kinds = {kind for volume in spec.get("volumes", ()) for kind in volume if kind != "name"}
+        shared[life.task_id] = sorted(kinds)
+        asked = [key for key in ("hostPID", "hostIPC", "hostNetwork", "shareProcessNamespace") if spec.get(key)]
+        assert not asked, f"the pod of {life.task_id} has {asked}"
+        assert "hostPath" not in kinds, f"the pod of {life.task_id} has files of its node"
+    evidence("volumes of each pod", shared)
+    told = ran.xcom("report")
+    assert told["pods"] == [ran.one(task_id).name for task_id in ("first", "second")]
+    log = ran.log("second")
+    evidence("second says", [line for line in log.splitlines() if "first ran in" in line or "Note of" in line])
+    assert told["separate"] is True
+    assert "Note of another task in /tmp: None" in log
+    claim(
+        "KubernetesExecutor creates a new Pod for each task and tears it down when done",
+        "seed 003",
+        "holds",
+        {"tasks": len(TASKS), "pods": len(ran.lives), "still there": sum(not life.gone for life in ran.lives)},
+    )
+
+
+def test_the_log_tells_how_to_look(ran, namespace, evidence):
+    """The commands have this lab's namespace and a pod's name in them."""
+    lines = [line for line in ran.log("report").splitlines() if "kubectl" in line]
+    evidence("commands", lines)
+    assert len(lines) == 3
+    assert all(f"kubectl -n {namespace.name} " in line for line in lines), f"not the namespace {namespace.name}"
+    assert ran.one("report").name in lines[1]
