@@ -9,7 +9,15 @@ from typing import Any
 import pulumi
 from pulumi.dynamic import CreateResult, DiffResult, Resource, ResourceProvider
 
-NAMES = ("fernet_key", "jwt_secret", "api_secret_key", "database_password", "broker_password", "admin_password")
+NAMES = (
+    "fernet_key",
+    "jwt_secret",
+    "api_secret_key",
+    "database_password",
+    "broker_password",
+    "admin_password",
+    "task_password",
+)
 
 
 class _Generated(ResourceProvider):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -16,6 +17,9 @@ SIZES: Mapping[str, tuple[dict[str, str], dict[str, str]]] = {
 }
 """Requests and limits by template; a task asks for another template than the first by its file."""
 
+SETTINGS = json.dumps({"source": "ConfigMap task-settings", "rows": 3})
+"""What tasks may read from a mounted file of settings."""
+
 
 @dataclass(frozen=True)
 class TaskPodsArgs:
@@ -24,14 +28,16 @@ class TaskPodsArgs:
     Attributes:
         airflow: the deployment that they belong to.
         platform: where its tasks run.
+        password: that tasks may read from a mounted secret.
     """
 
     airflow: Airflow
     platform: PodPlatform
+    password: pulumi.Input[str]
 
 
 class TaskPods(pulumi.ComponentResource):
-    """Pod templates, with all that a task needs and no secret: it speaks to the execution API alone.
+    """Pod templates, with all that a task needs and no secret of Airflow's: it speaks to the execution API alone.
 
     Attributes:
         templates: the folder that they are in.
@@ -55,5 +61,7 @@ class TaskPods(pulumi.ComponentResource):
             )
             for file, (requests, limits) in SIZES.items()
         }
-        self.templates = args.platform.task_templates(pods, pulumi.ResourceOptions(parent=self))
+        child = pulumi.ResourceOptions(parent=self)
+        self.templates = args.platform.task_templates(pods, child)
+        args.platform.task_objects(SETTINGS, args.password, child)
         self.register_outputs({"path": self.templates.path})

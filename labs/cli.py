@@ -47,7 +47,13 @@ Name = Annotated[
     str | None, typer.Option(help="Name of this instance; several labs of one kind can live side by side.")
 ]
 EngineName = Annotated[str, typer.Option("--engine", help="auto, embedded, or pulumi (the Pulumi CLI).")]
-PlatformName = Annotated[str | None, typer.Option("--platform", help="Where services run: process or docker.")]
+PlatformName = Annotated[
+    str | None, typer.Option("--platform", help="Where services run: process, docker or kubernetes.")
+]
+ClusterName = Annotated[
+    str | None, typer.Option("--cluster", metavar="CLUSTER", help="kind, or context:NAME for a cluster of yours.")
+]
+Dedicated = Annotated[bool, typer.Option("--dedicated", help="A kind cluster of its own; labs share one otherwise.")]
 ApiPort = Annotated[int | None, typer.Option("--port", help="Port of the API server; a free one otherwise.")]
 DatabaseUrl = Annotated[
     str | None,
@@ -107,6 +113,8 @@ def _request(
     name: Name = None,
     engine: EngineName = "auto",
     platform: PlatformName = None,
+    cluster: ClusterName = None,
+    dedicated: Dedicated = False,
     port: ApiPort = None,
     database_url: DatabaseUrl = None,
     options: Options = None,
@@ -119,6 +127,8 @@ def _request(
         name=name,
         engine=engine,
         platform=platform,
+        cluster=cluster,
+        dedicated=dedicated,
         api_port=port,
         database_url=database_url,
         options=_options(options),
@@ -147,6 +157,8 @@ def _print_json(value: Any) -> None:
 def _where(outputs: Any) -> None:
     """What a learner needs to go on."""
     user, password = outputs["admin_user"], outputs["admin_password"]
+    if "cluster" in outputs:
+        out.print(f"export KUBECONFIG={outputs['cluster']['kubeconfig']}", soft_wrap=True)
     out.print(f"[bold]{outputs['api_url']}[/]  user [bold]{user}[/]  password [bold]{password}[/]")
     for flower in outputs["services"].get("flower", ()):
         out.print(f"[bold]http://{flower['endpoints']['http']}[/]  Flower, the same user and password")
@@ -281,6 +293,10 @@ def status(name: Existing, as_json: Json = False) -> None:
         from components.platforms.docker import inspection
 
         states = inspection.inspect([(name, str(log)) for name, log in log_files(lab.outputs).items()])
+    elif lab.platform == "kubernetes":
+        from components.platforms.kubernetes import inspection as pods
+
+        states = pods.inspect(lab.outputs)
     else:
         from components.platforms.process.inspection import inspect
         from labs.paths import run_directory
@@ -334,6 +350,11 @@ def logs(
         from components.platforms.docker.inspection import show_logs
 
         show_logs(chosen, lines, follow)
+        return
+    if lab.platform == "kubernetes":
+        from components.platforms.kubernetes import inspection as pods
+
+        pods.show_logs(lab.outputs, [replica for replica in files if service in (None, replica)], lines, follow)
         return
     os.execvp("tail", ["tail", "-n", str(lines), *(["-F"] if follow else []), *chosen])
 

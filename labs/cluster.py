@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from functools import cache
 from typing import Any
 
@@ -81,10 +81,19 @@ class Cluster:
         self, method: str, path: str, body: Object | None = None, *, kind: str = "application/json", **query: Any
     ) -> str:
         """The answer as text; see `request`."""
+        return str(self._open(method, path, body, kind, query).data.decode(errors="replace"))
+
+    def lines(self, path: str, **query: Any) -> Iterator[str]:
+        """The lines of an answer that goes on, such as a log that is followed."""
+        for chunk in self._open("GET", path, None, "application/json", query).stream():
+            yield chunk.decode(errors="replace")
+
+    def _open(self, method: str, path: str, body: Object | None, kind: str, query: Mapping[str, Any]) -> Any:
         from kubernetes.client import ApiException
 
+        follows = bool(query.get("follow") or query.get("watch"))
         try:
-            answer = self._client.call_api(
+            return self._client.call_api(
                 path,
                 method,
                 query_params=list(query.items()),
@@ -93,9 +102,8 @@ class Cluster:
                 auth_settings=["BearerToken"],
                 _preload_content=False,
                 _return_http_data_only=True,
-                _request_timeout=TIMEOUT,
+                _request_timeout=(TIMEOUT[0], None) if follows else TIMEOUT,
             )
-            return str(answer.data.decode(errors="replace"))
         except ApiException as error:
             if not error.status:
                 raise LabError(f"the Kubernetes API gives no safe connection: {error.reason}") from error

@@ -18,7 +18,7 @@ from labs.engines.base import PROJECT, Engine, Event, Stack, Step, Watcher
 from labs.errors import Interrupted, LabError, UsageError
 from labs.paths import PROJECT_ROOT, engine_directory, lab_directory, make_private, run_directory
 from stacks.catalogue import SECTIONS, check_runnable, find_lab
-from stacks.configuration import check_extras, configured
+from stacks.configuration import check_cluster, check_extras, configured
 
 STACKS = PROJECT_ROOT / "stacks"
 
@@ -61,6 +61,8 @@ class Lab:
         *,
         name: str | None = None,
         platform: str | None = None,
+        cluster: str | None = None,
+        dedicated: bool = False,
         engine: str = "auto",
         api_port: int | None = None,
         database_url: str | None = None,
@@ -71,6 +73,8 @@ class Lab:
         """The lab that the command line asks for.
 
         Args:
+            cluster: `kind` or `context:NAME`, for the platform kubernetes.
+            dedicated: whether the kind cluster is this lab's alone.
             options: Airflow options by `section.key`.
             extras: what to add, such as `flower`.
             shape: what differs in its executors, workers and sites; see `stacks.configuration.configured`.
@@ -83,6 +87,8 @@ class Lab:
         config = _read_configuration(data.name)
         wanted = {
             "platform": platform,
+            "cluster": cluster,
+            "dedicated": "true" if dedicated else None,
             "api_port": None if api_port is None else str(api_port),
             "database_url": database_url,
             "options": json.dumps(dict(options)) if options else None,
@@ -93,6 +99,7 @@ class Lab:
         data = configured(data, shape or {})
         check_runnable(data, config.get(_key("platform"), data.platforms[0] if data.platforms else "process"))
         check_extras(data, extras)
+        check_cluster(cluster or "kind")
         for option in options or {}:
             if "." not in option:
                 raise UsageError(f"--set {option}: name the option with its section, as core.parallelism=4")
@@ -156,7 +163,13 @@ class Lab:
     @property
     def asked_platform(self) -> str:
         """The platform of the next `up`."""
-        return self.stack.config.get(_key("platform"), "process")
+        lab = find_lab(self.stack.config[_key("lab")])
+        return self.stack.config.get(_key("platform"), (lab.platforms or ("process",))[0])
+
+    @property
+    def asked_cluster(self) -> str:
+        """The cluster of the next `up`, on the platform kubernetes."""
+        return self.stack.config.get(_key("cluster"), "kind")
 
     @property
     def options(self) -> dict[str, str]:
@@ -168,7 +181,7 @@ class Lab:
 
         A first `up` that fails takes away what it made, unless `keep`; a later one leaves what was there.
         """
-        if self.asked_platform == "docker":
+        if self.asked_platform == "docker" or (self.asked_platform, self.asked_cluster) == ("kubernetes", "kind"):
             from labs.daemon import daemon
 
             with daemon():  # or nothing is touched
@@ -221,6 +234,10 @@ class Lab:
             from components.platforms.docker.inspection import remove_all
 
             remove_all(str(home))  # before processes are looked for: what Docker keeps up comes back
+        if self.asked_platform == "kubernetes":
+            from components.clusters.kind import release
+
+            release(home)
         processes.end_all(str(home))
         shutil.rmtree(lab_directory(self.name), ignore_errors=True)
         with contextlib.suppress(OSError):

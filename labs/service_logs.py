@@ -12,6 +12,10 @@ DOCKER = "docker://"
 """What testinfra calls the host of a service in a container."""
 
 
+KUBECTL = "kubectl://"
+"""And of one in a pod."""
+
+
 class ServiceLog(Protocol):
     """The log of one replica of a service."""
 
@@ -66,13 +70,37 @@ class ContainerLog:
                 return "(there is no such container)"
 
 
+@dataclass(frozen=True)
+class PodLog:
+    """What the pod of a service writes to its standard output and error; a mark is a moment."""
+
+    outputs: Mapping[str, Any]
+    service: str
+
+    def now(self) -> float:
+        """Epoch seconds: of a cluster on this machine, or with its clock in time."""
+        return time.time()
+
+    def read(self, since: float = 0) -> str:
+        """The lines that came after that moment.
+
+        Raises:
+            LabError: the cluster does not answer.
+        """
+        from components.platforms.kubernetes.inspection import read_log
+
+        return read_log(self.outputs, self.service, since)
+
+
 def service_logs(outputs: Mapping[str, Any]) -> dict[str, ServiceLog]:
     """The log of each replica of each service of a lab, by its name."""
     replicas = [replica for group in outputs.get("services", {}).values() for replica in group]
-    return {
-        replica["name"]: (
-            ContainerLog(replica["log"]) if replica["host"].startswith(DOCKER) else FileLog(Path(replica["log"]))
-        )
-        for replica in replicas
-        if replica.get("log")
-    }
+    return {replica["name"]: _log(outputs, replica) for replica in replicas if replica.get("log")}
+
+
+def _log(outputs: Mapping[str, Any], replica: Mapping[str, Any]) -> ServiceLog:
+    if replica["host"].startswith(DOCKER):
+        return ContainerLog(replica["log"])
+    if replica["host"].startswith(KUBECTL):
+        return PodLog(outputs, replica["name"])
+    return FileLog(Path(replica["log"]))

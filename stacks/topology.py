@@ -21,7 +21,7 @@ from components.flower import Flower, FlowerArgs
 from components.load_balancer import HTTP, LoadBalancer, LoadBalancerArgs
 from components.migration import MigrationJob, MigrationJobArgs
 from components.pgbouncer import CLIENTS, PgBouncer, PgBouncerArgs
-from components.platforms.base import Platform, PodPlatform, folder_of
+from components.platforms.base import Platform, PodPlatform, digest, folder_of
 from components.replicas import all_facts, replica_names
 from components.scheduler import Scheduler, SchedulerArgs
 from components.secrets import LabSecrets
@@ -106,7 +106,8 @@ def build(lab: Lab, platform: Platform, settings: Settings) -> dict[str, pulumi.
         pods=pods.task_options() if pods else {},
     )
     if pods:
-        airflow = replace(airflow, templates=TaskPods("task-pods", TaskPodsArgs(airflow, pods)).templates)
+        task_pods = TaskPods("task-pods", TaskPodsArgs(airflow, pods, secrets.api_secret_key.apply(digest)))
+        airflow = replace(airflow, templates=task_pods.templates)
     coherent = airflow.coherence(["api-server", "scheduler", "dag-processor", "triggerer", "worker", "edge-worker"])
     direct = replace(airflow, database=database.url, async_database=None)  # a migration takes locks for its session
     migrated = MigrationJob("migration", MigrationJobArgs(direct, after=coherent)).resource
@@ -161,6 +162,7 @@ def build(lab: Lab, platform: Platform, settings: Settings) -> dict[str, pulumi.
             "exchange": airflow.exchange.path,
         },
         "options": options,
+        **({"cluster": platform.place()} if isinstance(platform, PodPlatform) else {}),
         "notes": notes(lab, several, balanced, pooled),
     }
 

@@ -152,13 +152,16 @@ class _Users:
     def __exit__(self, *_: object) -> None:
         self._lock.release()
 
+    def known(self) -> set[str]:
+        """Who uses it."""
+        try:
+            return set(json.loads(self._path.read_text()))
+        except (OSError, ValueError):
+            return set()
+
     def note(self, home: str, uses: bool) -> list[str]:
         """Who uses it from now on; whose lab directory is gone does not."""
-        try:
-            users = set(json.loads(self._path.read_text()))
-        except (OSError, ValueError):
-            users = set()
-        users = {user for user in users if Path(user).parent.exists()} - {home} | ({home} if uses else set())
+        users = {user for user in self.known() if Path(user).parent.exists()} - {home} | ({home} if uses else set())
         if users:
             self._path.write_text(json.dumps(sorted(users)))
         else:
@@ -178,6 +181,7 @@ class _KindProvider(ResourceProvider):
         name = str(props["name"])
         with _Users(name) as users:
             fresh = not self._exists(name)
+            users.note(str(props["home"]), True)  # first, so that `down` finds what a crash leaves
             try:
                 if fresh:
                     self._make(name, props)
@@ -189,8 +193,8 @@ class _KindProvider(ResourceProvider):
             except BaseException:
                 if fresh:
                     kind("delete", "cluster", "--name", name)
+                    users.note(str(props["home"]), False)
                 raise
-            users.note(str(props["home"]), True)
         return CreateResult(name, {**props, "kubeconfig": kubeconfig, "nodes": nodes})
 
     def diff(self, _id: str, olds: Props, news: Props) -> DiffResult:
@@ -349,3 +353,11 @@ def load(nodes: Sequence[str], archive: Path) -> None:
 
     with ThreadPoolExecutor() as pool:
         list(pool.map(one, nodes))
+
+
+def release(home: Path) -> None:
+    """Remove the clusters that a lab was the last to use, also those that a crash left; none is no error."""
+    for name in {cluster_name(home.parent.name, dedicated) for dedicated in (True, False)}:
+        with _Users(name) as users:
+            if users.known() and not users.note(str(home), False):
+                kind("delete", "cluster", "--name", name)

@@ -234,8 +234,14 @@ class TaskPod:
 class PodPlatform(Platform, Protocol):
     """A platform on which a task may have a pod of its own."""
 
+    def place(self) -> pulumi.Output[dict[str, str]]:
+        """Where pods are: the file `kubeconfig`, its `context`, and the `namespace`."""
+
     def task_options(self) -> Mapping[str, pulumi.Input[str]]:
         """Airflow options, by `section.key`, with which the KubernetesExecutor finds its way."""
+
+    def task_objects(self, settings: str, password: pulumi.Input[str], opts: pulumi.ResourceOptions) -> None:
+        """What tasks may mount: a claim `task-data`, and with these contents `task-settings`, `task-credentials`."""
 
     def task_templates(self, pods: Mapping[str, TaskPod], opts: pulumi.ResourceOptions) -> Volume:
         """A folder of pod templates, by their files' names."""

@@ -243,6 +243,7 @@ class KubernetesPlatform:
                     "host": host_of(seen[0], self._name, container, seen[1]),
                     "endpoints": seen[2],
                     "log": f"{kind.lower()}/{object_name(name)}",
+                    "workload": f"{kind.lower()}/{object_name(name)}",
                 }
             ]
         )
@@ -258,6 +259,21 @@ class KubernetesPlatform:
         fields = {"backoffLimit": 0, "activeDeadlineSeconds": int(spec.timeout), "template": template}
         made: pulumi.Resource = self._make("Job", object_name(name), name, opts, spec=fields)
         return made
+
+    def place(self) -> pulumi.Output[dict[str, str]]:
+        """The lab's own kubeconfig."""
+        context = self._cluster.kubeconfig.apply(lambda text: str(yaml.safe_load(text)["current-context"]))
+        return pulumi.Output.all(self._kubeconfig.path, pulumi.Output.unsecret(context)).apply(
+            lambda seen: {"kubeconfig": seen[0], "context": seen[1], "namespace": self._name}
+        )
+
+    def task_objects(self, settings: str, password: pulumi.Input[str], opts: pulumi.ResourceOptions) -> None:
+        """As the curriculum's DAGs name them."""
+        spec = {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "100Mi"}}}
+        self._make("PersistentVolumeClaim", "task-data", "task-data", opts, spec=spec)
+        self._make("ConfigMap", "task-settings", "task-settings", opts, data={"settings.json": settings})
+        encoded = pulumi.Output.secret(password).apply(lambda plain: base64.b64encode(plain.encode()).decode())
+        self._make("Secret", "task-credentials", "task-credentials", opts, data={"password": encoded})
 
     def task_options(self) -> Mapping[str, pulumi.Input[str]]:
         """Where the KubernetesExecutor makes pods, and of what."""

@@ -1,0 +1,106 @@
+"""A lab's services in a cluster, as `status` and `logs` show them."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+from components.platforms.kubernetes.names import SERVICE
+from components.platforms.process.inspection import ServiceState
+from labs.cluster import Cluster, Object, cluster
+from labs.errors import LabError
+
+
+def _cluster(outputs: Mapping[str, Any]) -> tuple[Cluster, str]:
+    place = outputs["cluster"]
+    return cluster(Path(place["kubeconfig"]).read_text()), str(place["namespace"])
+
+
+def _pods(api: Cluster, namespace: str) -> dict[str, Object]:
+    """The latest pod of each service, by its name."""
+    found = api.items(f"/api/v1/namespaces/{namespace}/pods", labelSelector=SERVICE)
+    found.sort(key=lambda pod: ("deletionTimestamp" not in pod["metadata"], pod["metadata"]["creationTimestamp"]))
+    return {pod["metadata"]["labels"][SERVICE]: pod for pod in found}
+
+
+def inspect(outputs: Mapping[str, Any]) -> list[ServiceState]:
+    """The state of each service; the memory is what its cluster measures, 0 where nothing does."""
+    api, namespace = _cluster(outputs)
+    pods, used = _pods(api, namespace), _usage(api, namespace)
+    replicas = [replica["name"] for group in outputs["services"].values() for replica in group]
+    return [_state(name, pods.get(name), used) for name in replicas]
+
+
+def _state(name: str, pod: Object | None, used: Mapping[str, int]) -> ServiceState:
+    if pod is None:
+        return ServiceState(name, "UNKNOWN", 0, 0.0, 0, 0)
+    statuses = pod["status"].get("containerStatuses", ())
+    began = [each["state"]["running"]["startedAt"] for each in statuses if "running" in each["state"]]
+    ready = bool(statuses) and all(each["ready"] for each in statuses)
+    uptime = 0.0
+    if began:
+        start = datetime.fromisoformat(str(max(began))[:19]).replace(tzinfo=timezone.utc)
+        uptime = (datetime.now(timezone.utc) - start).total_seconds()
+    state = "RUNNING" if ready else "UNHEALTHY" if began else str(pod["status"]["phase"]).upper()
+    return ServiceState(name, state, 0, uptime, 0, used.get(pod["metadata"]["name"], 0))
+
+
+def _usage(api: Cluster, namespace: str) -> dict[str, int]:
+    """Bytes by pod, from the nodes' own kubelets."""
+    used = {}
+    for node in api.items("/api/v1/nodes"):
+        try:
+            summary = api.request("GET", f"/api/v1/nodes/{node['metadata']['name']}/proxy/stats/summary")
+        except LabError:  # only who may look at nodes gets it
+            continue
+        for pod in summary.get("pods", ()):
+            if pod["podRef"]["namespace"] == namespace:
+                used[str(pod["podRef"]["name"])] = int(pod.get("memory", {}).get("workingSetBytes", 0))
+    return used
+
+
+def show_logs(outputs: Mapping[str, Any], services: Sequence[str], lines: int, follow: bool) -> None:
+    """Write the last lines of each service's log to standard output, and go on as they grow."""
+    api, namespace = _cluster(outputs)
+    pods = _pods(api, namespace)
+    for name in services:
+        pod = pods.get(name)
+        _write(f"==> {name} <==\n")
+        if pod is not None:
+            _write(api.text("GET", _log(pod), container=_container(pod), tailLines=lines))
+    if follow:
+        with ThreadPoolExecutor(len(services)) as pool:
+            list(pool.map(lambda pod: _follow(api, pod), [pods[name] for name in services if name in pods]))
+
+
+def read_log(outputs: Mapping[str, Any], service: str, since: float) -> str:
+    """The log of a service since a moment, epoch seconds; all that is kept since 0."""
+    api, namespace = _cluster(outputs)
+    pod = _pods(api, namespace).get(service)
+    if pod is None:
+        return "(it has no pod)"
+    moment = datetime.fromtimestamp(since, timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
+    query: dict[str, Any] = {"sinceTime": moment} if since else {}
+    return api.text("GET", _log(pod), container=_container(pod), **query)
+
+
+def _log(pod: Object) -> str:
+    return f"/api/v1/namespaces/{pod['metadata']['namespace']}/pods/{pod['metadata']['name']}/log"
+
+
+def _container(pod: Object) -> str:
+    return str(pod["spec"]["containers"][0]["name"])
+
+
+def _follow(api: Cluster, pod: Object) -> None:
+    for line in api.lines(_log(pod), container=_container(pod), tailLines=0, follow="true"):
+        _write(line)
+
+
+def _write(text: str) -> None:
+    sys.stdout.write(text)
+    sys.stdout.flush()

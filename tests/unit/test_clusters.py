@@ -1,0 +1,164 @@
+"""Clusters: kind's configuration, contexts of a kubeconfig, and what a cluster must be for a lab."""
+
+from __future__ import annotations
+
+import base64
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from components.clusters import kind
+from components.clusters.base import check_usable, with_namespace
+from components.clusters.context import kubeconfig_files, read_context
+from components.clusters.kind import NODE_PORTS, _Users, cluster_name, configuration, lacks_sys_resource
+from components.platforms.kubernetes.resources import open_to
+from labs.errors import LabError, UsageError
+from stacks.configuration import check_cluster
+
+
+def made(**changes: Any) -> dict[str, Any]:
+    return configuration("t", **{"ports": range(40000, 40008), "built": True, "bounded": False, **changes})
+
+
+def test_a_kind_cluster_has_two_zones_and_repels_from_the_second() -> None:
+    _, first, second = made()["nodes"]
+    assert first["labels"] == {"topology.kubernetes.io/zone": "a"} and "kubeadmConfigPatches" not in first
+    assert second["labels"] == {"topology.kubernetes.io/zone": "b", "nvidia.com/gpu.present": "true"}
+    (patch,) = map(yaml.safe_load, second["kubeadmConfigPatches"])
+    assert patch["nodeRegistration"]["taints"] == [
+        {"key": "nvidia.com/gpu", "value": "present", "effect": "NoSchedule"}
+    ]
+
+
+def test_node_ports_lead_to_loopback_alone() -> None:
+    mappings = made()["nodes"][0]["extraPortMappings"]
+    assert [each["containerPort"] for each in mappings] == list(NODE_PORTS)
+    assert mappings[0] == {"containerPort": 30007, "hostPort": 40000, "listenAddress": "127.0.0.1"}
+    assert {each["listenAddress"] for each in mappings} == {"127.0.0.1"}
+    assert made()["networking"]["apiServerAddress"] == "127.0.0.1"
+
+
+@pytest.mark.parametrize("built", [True, False])
+def test_only_the_built_image_gets_a_network_of_ours(built: bool) -> None:
+    found = made(built=built)
+    (kubelet,) = map(yaml.safe_load, found["kubeadmConfigPatches"])
+    assert found["networking"]["disableDefaultCNI"] is built
+    assert ("resolvConf" in kubelet) is built
+
+
+def test_a_machine_without_sys_resource_is_told_to_the_nodes() -> None:
+    assert not lacks_sys_resource("CapBnd:\t000001ffffffffff\n")
+    assert lacks_sys_resource("Name:\tx\nCapBnd:\t000001fffeffffff\n")
+    found = made(bounded=True)
+    (kubelet,) = map(yaml.safe_load, found["kubeadmConfigPatches"])
+    assert kubelet["featureGates"] == {"KubeletInUserNamespace": True}
+    assert "restrict_oom_score_adj = true" in found["containerdConfigPatches"][0]
+    assert made()["containerdConfigPatches"] == []
+
+
+def test_labs_share_a_cluster_unless_told_otherwise() -> None:
+    assert cluster_name("one", False) == cluster_name("two", False)
+    assert cluster_name("one", True) == "airflow-lab-one"
+
+
+def test_a_cluster_goes_with_the_last_lab_on_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kind, "cache_root", lambda: tmp_path)
+    homes = []
+    for lab in ("one", "two", "crashed"):
+        (tmp_path / lab).mkdir()
+        homes.append(str(tmp_path / lab / "run"))
+    with _Users("t") as users:
+        for home in homes:
+            users.note(home, True)
+        (tmp_path / "crashed").rmdir()
+        assert users.note(homes[0], False) == [homes[1]]
+    with _Users("t") as users:
+        assert users.known() == {homes[1]}
+        assert users.note(homes[1], False) == []
+        assert users.known() == set()
+
+
+@pytest.fixture
+def kubeconfig(tmp_path: Path) -> Path:
+    (tmp_path / "ca.pem").write_text("certificate")
+    path = tmp_path / "config"
+    values = {
+        "current-context": "other",
+        "contexts": [
+            {"name": "mine", "context": {"cluster": "c", "user": "u"}},
+            {"name": "lost", "context": {"cluster": "gone", "user": "u"}},
+        ],
+        "clusters": [{"name": "c", "cluster": {"server": "https://c", "certificate-authority": "ca.pem"}}],
+        "users": [{"name": "u", "user": {"token": "t"}}],
+    }
+    path.write_text(yaml.safe_dump(values))
+    return path
+
+
+def test_a_context_is_taken_alone_with_its_files_in_it(kubeconfig: Path) -> None:
+    found = yaml.safe_load(read_context("mine", [kubeconfig.parent / "absent", kubeconfig]))
+    assert found["current-context"] == "mine" and len(found["contexts"]) == 1
+    (cluster,) = found["clusters"]
+    assert base64.b64decode(cluster["cluster"]["certificate-authority-data"]) == b"certificate"
+    named = yaml.safe_load(with_namespace(yaml.safe_dump(found), "airflow-x"))
+    assert named["contexts"][0]["context"]["namespace"] == "airflow-x"
+
+
+def test_a_wrong_context_is_told_with_those_that_there_are(kubeconfig: Path) -> None:
+    with pytest.raises(
+        UsageError, match=r"has a context 'mien': did you mean mine\? use mine, lost, or set KUBECONFIG"
+    ):
+        read_context("mien", [kubeconfig])
+    with pytest.raises(UsageError, match="there is none at all"):
+        read_context("mine", [kubeconfig.parent / "absent"])
+    with pytest.raises(LabError, match="has no cluster 'gone', which its context names"):
+        read_context("lost", [kubeconfig])
+
+
+def test_kubeconfigs_are_looked_for_where_kubectl_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KUBECONFIG", "/a:/b")
+    assert kubeconfig_files() == [Path("/a"), Path("/b")]
+    monkeypatch.delenv("KUBECONFIG")
+    assert kubeconfig_files() == [Path.home() / ".kube" / "config"]
+
+
+class Api:
+    """A cluster of that version, whose user may do that much."""
+
+    def __init__(self, minor: int = 34, may: bool = True) -> None:
+        self._minor, self._may = minor, may
+
+    def version(self) -> tuple[int, int]:
+        return 1, self._minor
+
+    def may(self, verb: str, resource: str) -> bool:
+        return self._may
+
+
+def test_a_cluster_that_no_lab_can_use_is_refused() -> None:
+    check_usable(Api(), "it")  # type: ignore[arg-type]
+    with pytest.raises(UsageError, match=r"it runs Kubernetes 1\.20; the labs need 1\.30 or newer"):
+        check_usable(Api(minor=20), "it")  # type: ignore[arg-type]
+    with pytest.raises(UsageError, match="it does not let this user create a namespace"):
+        check_usable(Api(may=False), "it")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("wrong", ["", "kindd", "context:", "eks"])
+def test_a_cluster_is_kind_or_a_context(wrong: str) -> None:
+    assert check_cluster("context:a:b")[2] == "a:b"
+    with pytest.raises(UsageError, match="use kind, or context:NAME"):
+        check_cluster(wrong)
+
+
+def test_images_go_where_pods_may_be() -> None:
+    def node(name: str, *taints: str) -> dict[str, Any]:
+        return {
+            "metadata": {"name": name},
+            "spec": {"taints": [{"key": key, "effect": "NoSchedule"} for key in taints]},
+        }
+
+    nodes = [node("master", "node-role.kubernetes.io/control-plane"), node("a"), node("b", "nvidia.com/gpu")]
+    assert open_to(nodes, every=True) == ["a", "b"]
+    assert open_to(nodes, every=False) == ["a"]

@@ -1,0 +1,261 @@
+"""The embedded engine's Kubernetes resources against a recording API."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+
+from labs import processes
+from labs.cluster import Object, Refused
+from labs.engines import kubernetes as handlers
+from labs.engines.kubernetes import ObjectProvider
+from labs.engines.providers import find
+from labs.errors import LabError, UsageError
+from labs.waiting import WaitTimeout
+
+URN = "urn:pulumi:t::airflow-labs::kubernetes:core/v1:ConfigMap::settings"
+OURS = {"airflow-executor-labs/lab": "x.t"}
+
+
+def thing(kind: str = "ConfigMap", name: str = "settings", **fields: Any) -> Object:
+    metadata = {"name": name, "namespace": "lab", "labels": dict(OURS)}
+    version = {"Deployment": "apps/v1", "Job": "batch/v1"}.get(kind, "v1")
+    return {"apiVersion": version, "kind": kind, "metadata": metadata, **fields}
+
+
+@dataclass
+class Api:
+    """A cluster in memory: what is applied is there, and `status` says what its controllers make of it."""
+
+    objects: dict[str, Object] = field(default_factory=dict)
+    status: dict[str, Object] = field(default_factory=dict)
+    pods: list[Object] = field(default_factory=list)
+    classes: list[Object] = field(default_factory=list)
+    calls: list[tuple[str, str, dict[str, Any]]] = field(default_factory=list)
+    refuses: str = ""
+    keeps: bool = False
+    counter: int = 0
+
+    def path(self, api_version: str, kind: str, name: str = "", namespace: str = "") -> str:
+        if kind == "Widget":
+            raise Refused(404, "no such kind")
+        return f"/{kind}/{namespace}/{name}"
+
+    def found(self, path: str) -> Object | None:
+        if path.endswith("/serviceaccounts/default"):
+            return {"kind": "ServiceAccount"}
+        found = copy.deepcopy(self.objects.get(path))
+        if found is not None:
+            found["status"] = self.status.get(found["kind"], {})
+        return found
+
+    def items(self, path: str, **query: Any) -> list[Object]:
+        if path.endswith("/storageclasses"):
+            return self.classes
+        if path.endswith("/events"):
+            return [{"reason": "Failed", "message": "no such image", "lastTimestamp": "1"}]
+        return self.pods if path.endswith("/pods") else []
+
+    def text(self, method: str, path: str, **query: Any) -> str:
+        return "Traceback: no database"
+
+    def request(self, method: str, path: str, body: Object | None = None, **query: Any) -> Object:
+        self.calls.append((method, path, {"body": body, **query}))
+        if method == "PATCH":
+            if self.refuses:
+                raise Refused(422, self.refuses)
+            assert body is not None
+            before = self.objects.get(path)
+            if before is None:
+                self.counter += 1
+            uid = before["metadata"]["uid"] if before else f"uid-{self.counter}"
+            self.objects[path] = {**body, "metadata": {**body["metadata"], "uid": uid, "generation": 1}}
+            return copy.deepcopy(self.objects[path])
+        if method == "DELETE" and not self.keeps:
+            self.objects.pop(path, None)
+        return {}
+
+
+@pytest.fixture
+def api(monkeypatch: pytest.MonkeyPatch) -> Api:
+    found = Api()
+    monkeypatch.setattr(handlers, "cluster", lambda _kubeconfig: found)
+    monkeypatch.setattr(handlers, "TIMEOUT", 0.1)
+    monkeypatch.setattr(handlers, "GONE", 0.1)
+    return found
+
+
+PROVIDER = ObjectProvider("kubeconfig")
+
+
+def test_a_provider_is_told_its_cluster_by_the_program() -> None:
+    found = find(handlers.PROVIDERS, "kubernetes:apps/v1:Deployment", {"kubeconfig": "text"})
+    assert found == ObjectProvider("text")
+    assert find(handlers.PROVIDERS, "kubernetes:apps/v1:Deployment") == ObjectProvider("")
+
+
+def test_an_object_is_applied_by_its_manager_with_whole_numbers(api: Api) -> None:
+    id_, outputs = PROVIDER.create(URN, thing(data={"port": 8080.0}))
+    (method, path, given) = api.calls[-1]
+    assert (method, path, id_) == ("PATCH", "/ConfigMap/lab/settings", "lab/settings")
+    assert given["kind"] == "application/apply-patch+yaml"
+    assert given["fieldManager"] == "airflow-executor-labs" and given["fieldValidation"] == "Strict"
+    assert given["body"]["data"] == {"port": 8080} and isinstance(given["body"]["data"]["port"], int)
+    assert outputs["uid"] == "uid-1"
+    assert not PROVIDER.diff(URN, id_, outputs, thing(data={"port": 8080.0})).changes
+
+
+def test_what_is_not_of_the_lab_is_neither_adopted_nor_removed(api: Api) -> None:
+    foreign = thing()
+    foreign["metadata"] = {**foreign["metadata"], "labels": {"app": "else"}, "uid": "theirs"}
+    api.objects["/ConfigMap/lab/settings"] = foreign
+    with pytest.raises(LabError, match="there is a ConfigMap settings in the namespace lab that is not of this lab"):
+        PROVIDER.create(URN, thing())
+    PROVIDER.delete(URN, "lab/settings", thing())
+    assert not [call for call in api.calls if call[0] in ("PATCH", "DELETE")]
+
+
+def test_an_object_without_a_name_or_labels_is_refused() -> None:
+    nameless = thing()
+    del nameless["metadata"]["name"]
+    with pytest.raises(UsageError, match=r"settings lacks metadata\.name, by which"):
+        PROVIDER.check(URN, {}, nameless)
+
+
+def test_what_the_api_server_refuses_is_told_in_its_words(api: Api) -> None:
+    api.refuses = ".spec.contianers: field not declared in schema"
+    with pytest.raises(LabError, match=r"the ConfigMap settings in the namespace lab was refused: \.spec\.contianers"):
+        PROVIDER.create(URN, thing())
+
+
+def test_a_change_is_made_in_place_unless_the_api_server_lets_nobody(api: Api) -> None:
+    _, outputs = PROVIDER.create(URN, thing(data={"a": "1"}))
+    change = PROVIDER.diff(URN, "lab/settings", outputs, thing(data={"a": "2"}))
+    assert change.changes and not change.replaces
+    assert PROVIDER.update(URN, "lab/settings", outputs, thing(data={"a": "2"}))["uid"] == "uid-1"
+    claim = thing("PersistentVolumeClaim", spec={"storageClassName": "a"})
+    other = thing("PersistentVolumeClaim", spec={"storageClassName": "b"})
+    assert "spec" in PROVIDER.diff(URN, "", {**claim, "uid": ""}, other).replaces
+    workload = thing("Deployment", spec={"selector": {"a": "1"}, "replicas": 1.0})
+    assert not PROVIDER.diff(
+        URN, "", {**workload, "uid": ""}, thing("Deployment", spec={**workload["spec"], "replicas": 2.0})
+    ).replaces
+
+
+def test_what_somebody_removed_or_replaced_is_made_again(api: Api) -> None:
+    _, outputs = PROVIDER.create(URN, thing())
+    api.objects["/ConfigMap/lab/settings"]["metadata"]["uid"] = "another"
+    assert PROVIDER.diff(URN, "lab/settings", outputs, thing()).replaces == ("uid",)
+    api.objects.clear()
+    assert PROVIDER.diff(URN, "lab/settings", outputs, thing()).replaces == ("uid",)
+
+
+def test_a_kind_that_the_cluster_lacks_has_no_objects(api: Api) -> None:
+    widget = thing("Widget")
+    PROVIDER.delete(URN, "lab/settings", widget)
+    assert api.calls == []
+
+
+def pod(reason: str = "", ended: int | None = None, message: str = "") -> Object:
+    state: Object = {"waiting": {"reason": reason, "message": message}} if reason else {"running": {}}
+    if ended is not None:
+        state = {"terminated": {"exitCode": ended, "reason": "Error"}}
+    status = {"containerStatuses": [{"name": "scheduler", "state": state}]}
+    return {"metadata": {"name": "scheduler-1", "namespace": "lab"}, "status": status}
+
+
+DEPLOYMENT = thing("Deployment", spec={"replicas": 1, "selector": {"matchLabels": {"a": "1"}}})
+
+
+def test_a_deployment_is_awaited_until_its_pods_are_available(api: Api) -> None:
+    api.status["Deployment"] = {
+        "observedGeneration": 1,
+        "updatedReplicas": 1,
+        "availableReplicas": 1,
+        "replicas": 1,
+    }
+    PROVIDER.create(URN, DEPLOYMENT)
+    api.status["Deployment"] = {**api.status["Deployment"], "replicas": 2}  # the old one is still there
+    with pytest.raises(WaitTimeout, match="waited 0 s for the Deployment settings in the namespace lab"):
+        PROVIDER.update(URN, "", DEPLOYMENT, DEPLOYMENT)
+
+
+def test_a_pod_that_cannot_be_is_told_with_its_own_events(api: Api) -> None:
+    api.pods = [pod("ImagePullBackOff", message="not found")]
+    with pytest.raises(
+        WaitTimeout, match=r"pod scheduler-1: scheduler: ImagePullBackOff not found; Failed: no such image"
+    ):
+        PROVIDER.create(URN, DEPLOYMENT)
+
+
+def test_a_container_that_ends_again_and_again_is_not_waited_for(api: Api) -> None:
+    api.pods = [pod("CrashLoopBackOff")]
+    with pytest.raises(
+        LabError, match=r"cannot start: pod scheduler-1: scheduler: CrashLoopBackOff; Failed: .*\nTraceback"
+    ):
+        PROVIDER.create(URN, DEPLOYMENT)
+
+
+def test_a_job_that_failed_is_told_with_the_end_of_its_log(api: Api) -> None:
+    job = thing("Job", spec={"template": {}, "selector": {"matchLabels": {"job": "1"}}})
+    api.status["Job"] = {"conditions": [{"type": "Complete", "status": "True"}]}
+    PROVIDER.create(URN, job)
+    api.objects.clear()
+    api.pods = [pod(ended=3)]
+    api.status["Job"] = {"conditions": [{"type": "Failed", "status": "True", "message": "backoff limit"}]}
+    with pytest.raises(
+        LabError, match=r"failed \(backoff limit\): pod scheduler-1: scheduler ended with 3 .*\nTraceback"
+    ):
+        PROVIDER.create(URN, job)
+
+
+def test_a_claim_names_the_storage_class_that_is_absent(api: Api) -> None:
+    claim = thing("PersistentVolumeClaim", spec={"storageClassName": "fast"})
+    api.classes = [{"metadata": {"name": "standard"}, "volumeBindingMode": "WaitForFirstConsumer"}]
+    with pytest.raises(LabError, match="the storage class fast, which the cluster lacks: use one of standard"):
+        PROVIDER.create(URN, claim)
+    api.objects.clear()
+    PROVIDER.create(URN, thing("PersistentVolumeClaim", spec={"storageClassName": "standard"}))  # a pod must come first
+    api.objects.clear()
+    with pytest.raises(LabError, match="names no storage class, and none is the default"):
+        PROVIDER.create(URN, thing("PersistentVolumeClaim", spec={}))
+
+
+def test_what_nobody_waits_for_is_not_awaited(api: Api) -> None:
+    lazy = copy.deepcopy(DEPLOYMENT)
+    lazy["metadata"]["annotations"] = {"pulumi.com/skipAwait": "true"}
+    PROVIDER.create(URN, lazy)
+
+
+def test_a_delete_is_done_when_the_object_and_its_pods_are_gone(api: Api) -> None:
+    api.status["Deployment"] = {"observedGeneration": 1, "updatedReplicas": 1, "availableReplicas": 1, "replicas": 1}
+    _, outputs = PROVIDER.create(URN, DEPLOYMENT)
+    api.pods = [pod()]
+    with pytest.raises(WaitTimeout, match="last state: 1 of its pods are there"):
+        PROVIDER.delete(URN, "", outputs)
+    api.pods = []
+    PROVIDER.create(URN, DEPLOYMENT)
+    PROVIDER.delete(URN, "", outputs)
+    assert api.objects == {}
+    method, _, given = api.calls[-1]
+    assert method == "DELETE" and given["body"]["preconditions"] == {"uid": "uid-2"}
+
+
+def test_pods_get_little_time_when_the_whole_lab_goes(api: Api) -> None:
+    namespace = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "lab", "labels": dict(OURS)}}
+    api.status["Namespace"] = {"phase": "Active"}
+    _, outputs = PROVIDER.create(URN, namespace)
+    with processes.going_down():
+        PROVIDER.delete(URN, "lab", outputs)
+    assert ("DELETE", "/api/v1/namespaces/lab/pods", {"body": None, "gracePeriodSeconds": 2}) in api.calls
+
+
+def test_what_keeps_an_object_is_told(api: Api) -> None:
+    _, outputs = PROVIDER.create(URN, thing())
+    api.keeps = True
+    api.objects["/ConfigMap/lab/settings"]["metadata"]["finalizers"] = ["example/hold"]
+    with pytest.raises(WaitTimeout, match="to be gone; last state: finalizers example/hold"):
+        PROVIDER.delete(URN, "lab/settings", outputs)
