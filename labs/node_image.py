@@ -301,7 +301,12 @@ def _import(client: Any, raw: str, archive: Path, name: str) -> None:
         )
         if code:
             raise LabError(f"the node image could not take its images: {last_words(said.decode().splitlines())}")
-        container.exec_run(["sh", "-c", "pkill -x containerd; rm -f /run/containerd/*.sock*"])
+        container.exec_run(["pkill", "-x", "containerd"])
+
+        def ended() -> tuple[bool | None, str]:
+            return (True if container.exec_run(["pgrep", "-x", "containerd"])[0] else None), "it runs"
+
+        until(ended, what="containerd of the node image to end", timeout=60)
         repository, _, tag = name.partition(":")
         configuration = {"Entrypoint": ["/usr/local/bin/entrypoint", "/sbin/init"], "Cmd": []}
         container.commit(repository, tag, conf=configuration)

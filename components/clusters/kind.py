@@ -35,6 +35,9 @@ OFFICIAL = "kindest/node:v1.37.0"
 NODE_PORTS = range(30007, 30015)
 """NodePorts that lead to loopback of this machine, one for each lab on the cluster; the chart's is the first."""
 
+RESOLV_CONF = (Path("/etc/resolv.conf"), Path("/run/systemd/resolve/resolv.conf"))
+"""Where this machine's name servers are."""
+
 SYS_RESOURCE = 24
 """Number of CAP_SYS_RESOURCE. https://man7.org/linux/man-pages/man7/capabilities.7.html"""
 
@@ -93,6 +96,19 @@ def configuration(name: str, *, ports: Sequence[int], built: bool, bounded: bool
             },
         ],
     }
+
+
+def name_servers(*texts: str) -> str:
+    """A resolv.conf for pods: the first of these with a server that they may reach, which is none on loopback.
+
+    Where there is none, one that never answers: CoreDNS wants one, and pods find each other without it.
+    """
+    for text in texts:
+        lines = [line for line in text.splitlines() if line.startswith("nameserver ")]
+        usable = [line for line in lines if not line.split()[1].startswith(("127.", "::1"))]
+        if usable:
+            return "\n".join([*usable, ""])
+    return "nameserver 192.0.2.1\n"
 
 
 def lacks_sys_resource(status: str) -> bool:
@@ -256,8 +272,11 @@ class _KindProvider(ResourceProvider):
             known = until(subnets, what=f"the nodes of {name} to join", timeout=180, interval=0.5)
             if own:
                 lines = "".join(f"{node} {subnet}\n" for node, subnet in sorted(known.items()))
-                with ThreadPoolExecutor() as pool:
-                    list(pool.map(lambda each: _write(each, "/kind/pod-network", lines), containers))
+                servers = name_servers(*(path.read_text() for path in RESOLV_CONF if path.is_file()))
+                files = {"/kind/resolv.conf": servers, "/kind/pod-network": lines}
+                for container in containers:
+                    for path, text in files.items():
+                        _write(container, path, text)
             until(lambda: _ready(api), what=f"the nodes of {name} to be ready", timeout=180, interval=0.5)
             return [str(each.name) for each in containers]
 

@@ -4,7 +4,7 @@ ARG BASE
 FROM ${BASE}
 ARG DEBIAN_FRONTEND=noninteractive
 RUN apt-get update -qq && apt-get install -qq --no-install-recommends \
-        systemd systemd-sysv dbus containerd runc containernetworking-plugins iptables conntrack ethtool iproute2 kmod \
+        systemd systemd-sysv containerd runc containernetworking-plugins iptables conntrack ethtool iproute2 kmod \
         procps util-linux mount jq socat >/dev/null && \
     rm -rf /var/lib/apt/lists/* /var/cache/apt/* /var/log/* && \
     find /lib/systemd/system /etc/systemd/system -path '*.wants/*' -delete && \
@@ -19,7 +19,7 @@ COPY version /kind/version
 RUN chmod 0755 /usr/bin/kube* /usr/local/bin/* && \
     systemctl enable containerd.service kubelet.service pod-network.service && \
     ln -sf /lib/systemd/system/multi-user.target /etc/systemd/system/default.target && \
-    printf 'nameserver 127.0.0.11\n' >/kind/resolv.conf
+    printf 'nameserver 192.0.2.1\n' >/kind/resolv.conf
 ENV container=docker PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
 STOPSIGNAL SIGRTMIN+3
 ENTRYPOINT ["/usr/local/bin/entrypoint", "/sbin/init"]

@@ -12,7 +12,7 @@ import yaml
 from components.clusters import kind
 from components.clusters.base import check_usable, with_namespace
 from components.clusters.context import kubeconfig_files, read_context
-from components.clusters.kind import NODE_PORTS, _Users, cluster_name, configuration, lacks_sys_resource
+from components.clusters.kind import NODE_PORTS, _Users, cluster_name, configuration, lacks_sys_resource, name_servers
 from components.platforms.kubernetes.resources import open_to
 from labs.errors import LabError, UsageError
 from stacks.configuration import check_cluster
@@ -56,6 +56,11 @@ def test_a_machine_without_sys_resource_is_told_to_the_nodes() -> None:
     assert kubelet["featureGates"] == {"KubeletInUserNamespace": True}
     assert "restrict_oom_score_adj = true" in found["containerdConfigPatches"][0]
     assert made()["containerdConfigPatches"] == []
+
+
+def test_pods_ask_no_name_server_on_loopback() -> None:
+    assert name_servers("nameserver 127.0.0.53\n", "search x\nnameserver 10.0.0.2\n") == "nameserver 10.0.0.2\n"
+    assert name_servers("nameserver 127.0.0.53\n") == "nameserver 192.0.2.1\n"
 
 
 def test_labs_share_a_cluster_unless_told_otherwise() -> None:
