@@ -162,6 +162,22 @@ EDITS: Mapping[str, tuple[str, str]] = {
         '@task(queue="heavy_compute")\n    def reads_a_file(',
         '@task(queue="io_bound")\n    def reads_a_file(',
     ),
+    # pods differ from what their tasks ask for
+    "35_04_03_executor_config_pod": ("image=image, resources=resources, env=", "image=image, env="),
+    "35_04_04_resource_requests_limits": ("limits=wanted[1]) if wanted", 'limits={"memory": "1Gi"}) if wanted'),
+    "35_04_05_affinity_tolerations": ("spreading = placed(SPREAD, ", 'spreading = placed({"spread": "no"}, '),
+    # what is shared is a folder of each pod's own
+    "35_04_07_volume_mounts": (
+        '{"persistent_volume_claim": k8s.V1PersistentVolumeClaimVolumeSource(claim_name="task-data")}',
+        '{"empty_dir": k8s.V1EmptyDirVolumeSource()}',
+    ),
+    # the image is there
+    "35_04_09_debugging_failed_pods": ('{"image": MISSING, ', '{"image": IMAGE, '),
+    # who should be refused may
+    "35_08_02_debug_k8s_pod_failures": (
+        "@task(executor_config=with_account())",
+        '@task(executor_config=with_account("airflow-pod-reader"))',
+    ),
 }
 """By DAG: a passage of its file, and what stands there instead."""
 
@@ -203,6 +219,31 @@ def _copy_instead(link: Path) -> Iterator[None]:
             link.symlink_to(target)
     finally:
         shutil.rmtree(aside)
+
+
+@contextmanager
+def _edited_in_pods(dag_ids: tuple[str, ...], lab: Lab) -> Iterator[None]:
+    """DAGs with one passage replaced in the ConfigMap from which a namespace's pods have their section."""
+    from components.dag_folder import section_folders
+    from scenarios.changing import parsed
+    from scenarios.pods import Namespace, slug
+
+    airflow, namespace = _airflow(lab), Namespace(lab.outputs)
+    folders = section_folders(lab.outputs["sections"])
+    files = {dag_id: next(file for folder in folders for file in folder.glob(f"{dag_id}.py")) for dag_id in dag_ids}
+
+    def put(dag_id: str, text: str) -> None:
+        path = namespace.path("configmaps", f"airflow-dags-{slug(files[dag_id].parent.name)}")
+        namespace.patch(path, {"data": {f"{dag_id}.py": text}})
+        parsed(airflow, dag_id, text)
+
+    with ExitStack() as undo:
+        for dag_id, file in files.items():
+            (old, new), original = EDITS[dag_id], file.read_text()
+            assert original.count(old) == 1, f"{dag_id} has changed: {old!r} is not in it once"
+            undo.callback(put, dag_id, original)
+            put(dag_id, original.replace(old, new))
+        yield
 
 
 @contextmanager
@@ -498,11 +539,45 @@ _HA = (
     ),
 )
 
+_KUBERNETES = (
+    Mutation(
+        "pods-are-not-what-tasks-ask-for",
+        {
+            "test_35_04_03": r"the override's resources are lost",
+            "test_35_04_04": r"the pod of (small|large|guaranteed) has",
+            "test_35_04_05": r"the rule of spread_1 is about other pods",
+            "test_35_04_07": r"ended as failed",
+            "test_35_04_09": r"the pods of image_missing came to grief by set\(\)",
+        },
+        partial(_edited_in_pods, tuple(dag_id for dag_id in EDITS if dag_id.startswith("35_04"))),
+    ),
+    Mutation(
+        "every-task-may-read-pods",
+        {"test_35_08_02": r"may list pods: .*True, .*True"},
+        partial(_edited_in_pods, ("35_08_02_debug_k8s_pod_failures",)),
+    ),
+    Mutation(
+        "ended-pods-are-kept",
+        {
+            "test_35_04_01": r"the pod was kept",
+            "test_35_04_06": r"the pod of \w+ lives",
+            "test_35_04_08": r"kept are .*, not \[\('worker_fails', 1\)\]",
+        },
+        _options({"kubernetes_executor.delete_worker_pods": "False"}),
+    ),
+    Mutation(
+        "another-template-is-the-default-one",
+        {"test_35_04_02": r"the pod of by_default is not as default\.yaml says: of the labels it lacks"},
+        _options({"kubernetes_executor.pod_template_file": "/lab/pod-templates/small.yaml"}),
+    ),
+)
+
 MUTATIONS: Mapping[str, tuple[Mutation, ...]] = {
     "local": _LOCAL,
     "celery": (*_CELERY, *_DEBUGGING),
     "edge": _EDGE,
     "multi": _MULTI,
     "ha": _HA,
+    "kubernetes": _KUBERNETES,
 }
 """By lab."""

@@ -10,7 +10,7 @@ from components.dag_folder import section_folders
 from tests.lab.mutations import EDITS, MUTATIONS
 
 ROOT = Path(__file__).parents[2]
-SECTIONS = ("35.1", "35.2", "35.3", "35.5", "35.6", "35.7", "35.8", "35.10")
+SECTIONS = ("35.1", "35.2", "35.3", "35.4", "35.5", "35.6", "35.7", "35.8", "35.10")
 DAGS = {file.stem: file for folder in section_folders(SECTIONS) for file in folder.glob("*.py")}
 
 
