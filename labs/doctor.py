@@ -14,6 +14,7 @@ from typing import Literal
 
 import psutil
 
+from labs import node_image
 from labs.daemon import daemon
 from labs.errors import LabError
 from labs.images import RECIPES, reference, size
@@ -98,6 +99,7 @@ def _tools() -> Iterable[Finding]:
     )
     yield Finding("process platform", "ok", "supervisord, servers from wheels")
     yield _docker()
+    yield _kubernetes()
 
 
 def _docker() -> Finding:
@@ -113,6 +115,19 @@ def _docker() -> Finding:
         )
     images = f"images from packages, as no registry of images is needed: {sum(there)} of {len(there)} are built"
     return Finding("docker platform", "ok", f"{version}; {images}", "" if all(there) else "./lab images build")
+
+
+def _kubernetes() -> Finding:
+    what = "kubernetes platform"
+    try:
+        with daemon() as client:
+            image = node_image.at_hand(client)
+    except LabError:
+        return Finding(what, "missing", "no Docker for a kind cluster", "install Docker, or use --cluster context:NAME")
+    if image:
+        return Finding(what, "ok", f"kind with the node image {image[0]}, {image[1]}")
+    advice = "where no registry of images is reached: ./lab images build node, which takes minutes"
+    return Finding(what, "ok", f"kind with the node image {node_image.OFFICIAL}, which is fetched at first", advice)
 
 
 def _redis() -> Finding:

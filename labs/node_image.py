@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from docker.errors import APIError, BuildError
+from docker.errors import APIError, BuildError, ImageNotFound
 
 from labs.cache import IMAGES, artefact, environment
 from labs.daemon import daemon
@@ -26,6 +26,9 @@ from labs.paths import cache_root, make_private
 from labs.waiting import until
 
 NODE = IMAGES / "node"
+
+OFFICIAL = "kindest/node:v1.37.0"
+"""The node image that kind v0.33.0 comes with."""
 
 
 @dataclass(frozen=True)
@@ -148,6 +151,35 @@ def present() -> tuple[str, int | None]:
     """Name and tag, and bytes where the daemon has it."""
     with daemon() as client:
         return reference(), size(client, reference())
+
+
+def at_hand(client: Any) -> tuple[str, str] | None:
+    """The node image that the daemon has, and why it is used: kind's own first."""
+    found = [tag for image in client.images.list("kindest/node") for tag in image.tags]
+    if found:
+        return found[0], "kind's own"
+    if size(client, reference()) is not None:
+        return reference(), "built by this project, as Docker has none of kind's own"
+    return None
+
+
+def choose(tell: Tell = lambda _: None) -> str:
+    """The node image to use: kind's own where there is a way to get it, else that of this project.
+
+    Raises:
+        LabError: no daemon answers, or the image cannot be built.
+    """
+    with daemon() as client:
+        found = at_hand(client)
+        if found:
+            return found[0]
+        repository, _, tag = OFFICIAL.partition(":")
+        try:
+            client.images.pull(repository, tag)
+            return OFFICIAL
+        except (APIError, ImageNotFound):  # no registry of images is reached
+            pass
+    return build(tell)
 
 
 def build(tell: Tell = lambda _: None) -> str:

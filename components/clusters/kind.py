@@ -18,7 +18,6 @@ from typing import Any
 import filelock
 import pulumi
 import yaml
-from docker.errors import APIError, ImageNotFound
 from pulumi.dynamic import CreateResult, DiffResult, Resource, ResourceProvider, UpdateResult
 
 from components.clusters.base import check_usable
@@ -28,9 +27,6 @@ from labs.daemon import daemon
 from labs.errors import LabError
 from labs.paths import CHECKOUT, PORTS, cache_root, make_private
 from labs.waiting import until
-
-OFFICIAL = "kindest/node:v1.37.0"
-"""The node image that kind v0.33.0 comes with."""
 
 NODE_PORTS = range(30007, 30015)
 """NodePorts that lead to loopback of this machine, one for each lab on the cluster; the chart's is the first."""
@@ -115,27 +111,6 @@ def lacks_sys_resource(status: str) -> bool:
     """Whether the capabilities that `/proc/self/status` shows leave out CAP_SYS_RESOURCE."""
     line = next((line for line in status.splitlines() if line.startswith("CapBnd:")), "CapBnd: ffffffffffffffff")
     return not int(line.split()[1], 16) >> SYS_RESOURCE & 1
-
-
-def choose_image(tell: images.Tell = lambda _: None) -> tuple[str, str]:
-    """The node image to use, and why: kind's own where there is a way to get it, else that of this project.
-
-    Raises:
-        LabError: no daemon answers, or the image cannot be built.
-    """
-    with daemon() as client:
-        found = [tag for image in client.images.list("kindest/node") for tag in image.tags]
-        if found:
-            return found[0], "kind's own, which Docker has"
-        if images.size(client, node_image.reference()) is not None:
-            return node_image.reference(), "built by this project, as Docker has none of kind's own"
-        repository, _, tag = OFFICIAL.partition(":")
-        try:
-            client.images.pull(repository, tag)
-            return OFFICIAL, "kind's own"
-        except (APIError, ImageNotFound):
-            why = "built by this project, as no registry of images is reached"
-    return node_image.build(tell), why
 
 
 def kind(*arguments: str, text: str = "") -> str:
@@ -235,7 +210,7 @@ class _KindProvider(ResourceProvider):
 
     @staticmethod
     def _make(name: str, props: Props) -> None:
-        image, _why = choose_image()
+        image = node_image.choose()
         wanted = props["port"]
         free = [port for port in _free_ports() if port != wanted]
         text = yaml.safe_dump(
