@@ -183,7 +183,7 @@ def list_(as_json: Json = False) -> None:
     table = Table("lab", "teaches", "executors", "sections", "runs on", box=None, header_style="bold")
     for lab in LABS.values():
         executors = ", ".join(executor.rpartition(".")[2] for executor in lab.executors)
-        platforms = ", ".join(lab.platforms) or "[dim]not built yet[/]"
+        platforms = ", ".join(lab.platforms)
         table.add_row(lab.name, lab.teaches, executors, " ".join(lab.sections), platforms)
     out.print(table)
     sections = Table("section", "title", "lab", box=None, header_style="bold")

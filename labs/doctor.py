@@ -159,9 +159,7 @@ def _ports() -> Finding:
 def _labs(redis: Finding) -> Iterable[Finding]:
     for lab in LABS.values():
         what = f"lab {lab.name}"
-        if not lab.platforms:
-            yield Finding(what, "missing", "not built yet")
-        elif lab.workers and redis.verdict != "ok":
+        if lab.workers and redis.verdict != "ok":
             yield Finding(what, "missing", redis.found, redis.advice)
         else:
             yield Finding(what, "ok", f"runs on {', '.join(lab.platforms)}", f"./lab up {lab.name} --verify")

@@ -97,7 +97,7 @@ class Lab:
         }
         config |= {_key(key): value for key, value in wanted.items() if value is not None}
         data = configured(data, shape or {})
-        check_runnable(data, config.get(_key("platform"), data.platforms[0] if data.platforms else "process"))
+        check_runnable(data, config.get(_key("platform"), data.platforms[0]))
         check_extras(data, extras)
         check_cluster(cluster or "kind")
         for option in options or {}:
@@ -164,7 +164,7 @@ class Lab:
     def asked_platform(self) -> str:
         """The platform of the next `up`."""
         lab = find_lab(self.stack.config[_key("lab")])
-        return self.stack.config.get(_key("platform"), (lab.platforms or ("process",))[0])
+        return self.stack.config.get(_key("platform"), lab.platforms[0])
 
     @property
     def asked_cluster(self) -> str:

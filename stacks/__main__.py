@@ -49,7 +49,7 @@ def main() -> None:
     config = pulumi.Config()
     shape = {key: config.get_object(key) for key in SHAPE if config.get(key) is not None}
     lab = configured(find_lab(config.require("lab")), shape)
-    platform = config.get("platform") or (lab.platforms or ("process",))[0]
+    platform = config.get("platform") or lab.platforms[0]
     check_runnable(lab, platform)
     extras = tuple(config.get_object("extras") or ())
     check_extras(lab, extras)

@@ -29,7 +29,7 @@ class Lab:
         teaches: one line for `list`.
         executors: value of `[core] executor`, in order; the first is the default.
         sections: sections of the curriculum whose DAGs are deployed.
-        platforms: where it runs today, the default first; empty while its platform is not built.
+        platforms: where it runs today, the default first.
         needs: what it takes beyond Python and a package registry.
         workers: groups of Celery workers by name.
         sites: edge sites by name.
@@ -45,7 +45,7 @@ class Lab:
     teaches: str
     executors: tuple[str, ...]
     sections: tuple[str, ...]
-    platforms: tuple[str, ...] = ()
+    platforms: tuple[str, ...]
     needs: tuple[str, ...] = ()
     workers: Mapping[str, Workers] = field(default_factory=dict)
     sites: Mapping[str, Site] = field(default_factory=dict)
@@ -243,8 +243,6 @@ def check_runnable(lab: Lab, platform: str) -> None:
     Raises:
         UsageError: it does not; says where it does.
     """
-    if not lab.platforms:
-        raise UsageError(f"the lab {lab.name!r} is not built yet on any platform; `lab list` shows which are")
     if platform not in lab.platforms:
         raise UsageError(
             f"the lab {lab.name!r} does not run on the platform {platform!r}: use {', '.join(lab.platforms)}"

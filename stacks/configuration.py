@@ -105,7 +105,7 @@ def check_extras(lab: Lab, extras: Iterable[str]) -> None:
         if extra not in EXTRAS:
             raise UsageError(f"there is no extra {extra!r}: {nearest(extra, EXTRAS)}use {', '.join(EXTRAS)}")
         if not lab.uses(EXTRAS[extra]):
-            fitting = ", ".join(other.name for other in LABS.values() if other.platforms and other.uses(EXTRAS[extra]))
+            fitting = ", ".join(other.name for other in LABS.values() if other.uses(EXTRAS[extra]))
             raise UsageError(f"the extra {extra} needs {EXTRAS[extra]}, which the lab {lab.name} lacks: use {fitting}")
 
 

@@ -35,11 +35,15 @@ def test_an_unknown_lab_is_refused_with_the_nearest(lab: RunLab, target: str, hi
     assert hint in sentence(done)
 
 
-def test_a_lab_whose_platform_is_not_built_refuses(lab: RunLab) -> None:
-    done = lab("up", "kubernetes")
+@pytest.mark.parametrize(
+    ("cluster", "hint"),
+    [("eks", "use kind, or context:NAME"), ("context:t-nowhere", "has a context 't-nowhere'")],
+)
+def test_a_cluster_that_is_not_there_is_told(lab: RunLab, name: str, cluster: str, hint: str) -> None:
+    done = lab("up", "kubernetes", "--name", name, "--cluster", cluster)
     assert done.returncode == 2
-    assert "not built yet" in sentence(done)
-    assert remains("kubernetes") == NOTHING
+    assert hint in sentence(done)
+    assert remains(name) == NOTHING
 
 
 @pytest.mark.parametrize("verb", ["down", "status", "verify", "logs", "open"])
