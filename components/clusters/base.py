@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import pulumi
 import yaml
@@ -17,6 +17,9 @@ SUPPORTED = (1, 30)
 
 class Cluster(Protocol):
     """A cluster that is there, or is made."""
+
+    sees_home: ClassVar[bool]
+    """Whether its nodes see the lab directories of this machine, under the same path."""
 
     @property
     def kubeconfig(self) -> pulumi.Output[str]:

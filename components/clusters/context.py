@@ -6,7 +6,7 @@ import base64
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pulumi
 import yaml
@@ -99,6 +99,7 @@ class ContextCluster(Resource, module="kubernetes", name="ContextCluster"):
         nodes: empty: where it runs is not the lab's business.
     """
 
+    sees_home: ClassVar[bool] = False
     kubeconfig: pulumi.Output[str]
     nodes: pulumi.Output[Sequence[str]]
 

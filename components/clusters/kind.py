@@ -13,7 +13,7 @@ import tempfile
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import filelock
 import pulumi
@@ -25,7 +25,7 @@ from labs import images, node_image
 from labs.cluster import Cluster, Refused, cluster
 from labs.daemon import daemon
 from labs.errors import LabError
-from labs.paths import CHECKOUT, PORTS, cache_root, make_private
+from labs.paths import CHECKOUT, PORTS, cache_root, make_private, state_root
 from labs.waiting import until
 
 NODE_PORTS = range(30007, 30015)
@@ -45,11 +45,12 @@ def cluster_name(lab: str, dedicated: bool) -> str:
     return f"airflow-lab-{lab}".replace("_", "-") if dedicated else f"airflow-labs-{CHECKOUT}"
 
 
-def configuration(name: str, *, ports: Sequence[int], built: bool, bounded: bool) -> dict[str, Any]:
+def configuration(name: str, *, ports: Sequence[int], folder: Path, built: bool, bounded: bool) -> dict[str, Any]:
     """kind's configuration: zones a and b, the second of them for GPU work.
 
     Args:
         ports: of this machine, one for each of `NODE_PORTS`.
+        folder: of this machine, that the nodes see under the same path.
         built: whether the nodes are of this project's image, which brings a network of its own.
         bounded: whether this machine has no CAP_SYS_RESOURCE to give.
     """
@@ -69,6 +70,7 @@ def configuration(name: str, *, ports: Sequence[int], built: bool, bounded: bool
         "nodeRegistration": {"taints": [{"key": "nvidia.com/gpu", "value": "present", "effect": "NoSchedule"}]},
     }
     zone = "topology.kubernetes.io/zone"
+    mounts = [{"hostPath": str(folder), "containerPath": str(folder)}]
     return {
         "kind": "Cluster",
         "apiVersion": "kind.x-k8s.io/v1alpha4",
@@ -84,10 +86,11 @@ def configuration(name: str, *, ports: Sequence[int], built: bool, bounded: bool
                     for inside, outside in zip(NODE_PORTS, ports, strict=True)
                 ],
             },
-            {"role": "worker", "labels": {zone: "a"}},
+            {"role": "worker", "labels": {zone: "a"}, "extraMounts": mounts},
             {
                 "role": "worker",
                 "labels": {zone: "b", "nvidia.com/gpu.present": "true"},
+                "extraMounts": mounts,
                 "kubeadmConfigPatches": [yaml.safe_dump(joining)],
             },
         ],
@@ -217,6 +220,7 @@ class _KindProvider(ResourceProvider):
             configuration(
                 name,
                 ports=[*([int(wanted)] if wanted else []), *free][: len(NODE_PORTS)],
+                folder=make_private(state_root(), 0o755),
                 built=image == node_image.reference(),
                 bounded=lacks_sys_resource(Path("/proc/self/status").read_text()),
             )
@@ -297,6 +301,7 @@ class KindCluster(Resource, module="kubernetes", name="KindCluster"):
         nodes: names of its containers.
     """
 
+    sees_home: ClassVar[bool] = True
     kubeconfig: pulumi.Output[str]
     nodes: pulumi.Output[Sequence[str]]
 

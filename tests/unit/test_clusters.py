@@ -19,7 +19,9 @@ from stacks.configuration import check_cluster
 
 
 def made(**changes: Any) -> dict[str, Any]:
-    return configuration("t", **{"ports": range(40000, 40008), "built": True, "bounded": False, **changes})
+    return configuration(
+        "t", **{"ports": range(40000, 40008), "folder": Path("/labs"), "built": True, "bounded": False, **changes}
+    )
 
 
 def test_a_kind_cluster_has_two_zones_and_repels_from_the_second() -> None:

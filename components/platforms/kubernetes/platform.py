@@ -56,6 +56,7 @@ KINDS: Mapping[str, Any] = {
     "Deployment": k8s.apps.v1.Deployment,
     "Job": k8s.batch.v1.Job,
     "NetworkPolicy": k8s.networking.v1.NetworkPolicy,
+    "PersistentVolume": k8s.core.v1.PersistentVolume,
     "PersistentVolumeClaim": k8s.core.v1.PersistentVolumeClaim,
     "Role": k8s.rbac.v1.Role,
     "RoleBinding": k8s.rbac.v1.RoleBinding,
@@ -124,6 +125,8 @@ class KubernetesPlatform:
         self._mounts: dict[str, tuple[Any, list[Any]]] = {}
         self._copies: dict[str, str] = {}
         self._volumes: set[str] = set()
+        self._kept: set[str] = set()
+        self._outside: dict[str, pulumi.Output[str]] = {}
         self._policies()
 
     def offers(self, image: Image) -> bool:
@@ -156,9 +159,13 @@ class KubernetesPlatform:
         if not contents:
             spec = {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}}}
             self._make("PersistentVolumeClaim", f"{RELEASE}-{name}", name, opts, spec=spec)
+            self._kept.add(name)
             source = {"persistentVolumeClaim": {"claimName": f"{RELEASE}-{name}"}}
             self._mounts[name] = pods.volume(name, source, [{"mountPath": f"{ROOT}/{name}"}])
             return Volume(pulumi.Output.from_input(f"{ROOT}/{name}"), name)
+        if self._cluster.sees_home and all(each.is_dir() for each in contents):
+            # more may be put beside them while services run
+            self._from_home(name, 0o755, [each.name for each in contents], opts, read_only=True)
         folders = {each.name: sorted(each.glob("*.py")) for each in contents if each.is_dir()}
         files = [each for each in contents if each.is_file()]
         for folder, found in (folders | ({"": files} if files else {})).items():
@@ -177,15 +184,61 @@ class KubernetesPlatform:
         return pods.volume(name, {"configMap": {"name": f"{RELEASE}-{name}"}}, mounts)
 
     def exchange(self, name: str, opts: pulumi.ResourceOptions) -> Volume:
-        """A folder of its own for each pod, under the path that this machine has: they are on other machines."""
-        folder = HostFolder(f"{name}-folder", str(self._home / name), 0o755, (), opts)
-        mounts = [{"mountPath": str(self._home / name)}]
-        self._mounts[name] = pods.volume(name, {"emptyDir": {}}, mounts)
-        return Volume(folder.path, name)
+        """A folder of the lab directory, where the nodes see that; else a folder of its own for each pod."""
+        path = str(self._home / name)
+        if self._cluster.sees_home:
+            self._from_home(name, 0o755, [], opts, target=path)
+        else:
+            self._mounts[name] = pods.volume(name, {"emptyDir": {}}, [{"mountPath": path}])
+            self._outside[name] = HostFolder(f"{name}-folder", path, 0o755, (), opts).path
+        return Volume(self._outside[name], name)
+
+    def _from_home(
+        self,
+        name: str,
+        mode: int,
+        folders: Sequence[str],
+        opts: pulumi.ResourceOptions,
+        *,
+        target: str = "",
+        read_only: bool = False,
+    ) -> None:
+        """A folder of the lab directory as a claim: no pod names a path of its node."""
+        folder = HostFolder(f"{name}-folder", str(self._home / name), mode, folders, opts)
+        self._outside[name] = folder.path
+        claim, size = f"{RELEASE}-{name}", {"storage": "1Gi"}
+        anywhere = {"key": "kubernetes.io/os", "operator": "In", "values": ["linux"]}
+        volume = self._make(
+            "PersistentVolume",
+            f"{self._name}-{name}",
+            name,
+            opts,
+            spec={
+                "capacity": size,
+                "accessModes": ["ReadWriteMany"],
+                "persistentVolumeReclaimPolicy": "Retain",
+                "storageClassName": "",
+                "claimRef": {"namespace": self._name, "name": claim},
+                "local": {"path": folder.path},
+                "nodeAffinity": {"required": {"nodeSelectorTerms": [{"matchExpressions": [anywhere]}]}},
+            },
+        )
+        spec = {
+            "accessModes": ["ReadWriteMany"],
+            "storageClassName": "",
+            "volumeName": f"{self._name}-{name}",
+            "resources": {"requests": size},
+        }
+        after = pulumi.ResourceOptions(parent=opts.parent, depends_on=[volume])
+        self._make("PersistentVolumeClaim", claim, name, after, spec=spec)
+        source = {"persistentVolumeClaim": {"claimName": claim}}
+        self._mounts[name] = pods.volume(
+            name, source, [{"mountPath": target or f"{ROOT}/{name}", "readOnly": read_only}]
+        )
 
     def outside(self, volume: Volume) -> pulumi.Output[str]:
-        """Nowhere: it is in the cluster."""
-        return pulumi.Output.from_input("")
+        """In the lab directory; "" for what is in the cluster alone."""
+        return self._outside.get(volume.name, pulumi.Output.from_input(""))
 
     def file(
         self, name: str, text: pulumi.Input[str], opts: pulumi.ResourceOptions, *, writable: bool = False
@@ -209,9 +262,7 @@ class KubernetesPlatform:
         labels = {"tier": "airflow", "release": self._lab, "component": component_of(spec.role), SERVICE: name}
         self._account(name, spec.grants, child)
         template = self._pod(name, spec, labels, child)
-        keeps = any(
-            each.name in self._mounts and "persistentVolumeClaim" in self._mounts[each.name][0] for each in spec.volumes
-        )
+        keeps = any(each.name in self._kept for each in spec.volumes)
         fields: dict[str, Any] = {"replicas": 1, "selector": {"matchLabels": labels}, "template": template}
         if keeps:
             kind, fields = "StatefulSet", {**fields, "serviceName": object_name(name)}
@@ -460,7 +511,9 @@ class KubernetesPlatform:
         labels: Mapping[str, str] | None = None,
         **fields: Any,
     ) -> Any:
-        metadata = {"name": name, "namespace": self._namespace, "labels": {**self._labels(resource), **(labels or {})}}
+        metadata: dict[str, Any] = {"name": name, "labels": {**self._labels(resource), **(labels or {})}}
+        if kind != "PersistentVolume":
+            metadata["namespace"] = self._namespace
         given = {_snake(key): value for key, value in fields.items()}
         ours = pulumi.ResourceOptions.merge(opts, pulumi.ResourceOptions(provider=self._provider))
         return KINDS[kind](resource, metadata=metadata, **given, opts=ours)
