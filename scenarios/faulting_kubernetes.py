@@ -30,6 +30,7 @@ from scenarios.pods import Namespace, statuses
 
 if TYPE_CHECKING:
     from labs.cluster import Object
+    from labs.lab import Lab
 
 QUICKLY = 1
 """Seconds between SIGTERM and SIGKILL for what is killed. With 0 the API would forget a pod that may still run."""
@@ -302,7 +303,12 @@ class ClusterFaults(Faults):
         old = self._services.task(ti)
         with self._fault(f"pod of {ti.label} evicted") as fault:
             (part,) = old.parts
-            body = {"apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": part.pod}}
+            body = {
+                "apiVersion": "policy/v1",
+                "kind": "Eviction",
+                "metadata": {"name": part.pod},
+                "deleteOptions": {"gracePeriodSeconds": 5},
+            }
             self._namespace.api.request("POST", self._namespace.path("pods", f"{part.pod}/eviction"), body)
             self._gone(fault, old)
             fault.prove("landed", f"the API granted the eviction, and pod {part.pod} is gone")
@@ -334,6 +340,13 @@ class ClusterFaults(Faults):
             yield raised
 
     @contextmanager
+    def image_missing(self, lab: Lab) -> Iterator[Fault]:
+        """A lab whose task pods are to be of an image that nobody has."""
+        tag = "kubernetes_executor.worker_container_tag"
+        with self._fault("image of task pods missing") as fault, lab.reconfigured({tag: "no-such-tag"}):
+            yield fault
+
+    @contextmanager
     def node_stopped(self, node: str) -> Iterator[Fault]:
         """A node whose container is stopped while the block runs, with all that is on it."""
         with self._fault(f"node {node} stopped") as fault, daemon() as client:
@@ -346,7 +359,6 @@ class ClusterFaults(Faults):
                 yield fault
             finally:
                 container.start()
-                fault.since = 0.0
                 until(lambda: self._readiness(node, True), what=f"{node} to be ready again", timeout=NODE_LOST)
                 fault.prove("the node is back", "it is ready")
 

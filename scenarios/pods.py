@@ -85,6 +85,12 @@ class Life:
         return str(self.first["metadata"].get("annotations", {}).get("task_id", ""))
 
     @property
+    def label(self) -> str:
+        """Its task instance as people write it: `load`, or `load[3]` when it is mapped."""
+        index = self.first["metadata"].get("annotations", {}).get("map_index")
+        return self.task_id if index is None else f"{self.task_id}[{index}]"
+
+    @property
     def try_number(self) -> int:
         return int(self.first["metadata"]["annotations"]["try_number"])
 

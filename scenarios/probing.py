@@ -84,7 +84,7 @@ def deployed(airflow: Airflow, dags: Path, folder: Path = PROBES, tag: str = "pr
         api, own = DagRunApi(airflow.client), known(stale=True)
         for run in airflow.call(api.get_dag_runs, dag_id="~", state=["queued", "running"], limit=100).dag_runs:
             if run.dag_id in own:
-                _end(airflow, Run(run.dag_id, run.dag_run_id, run.state.value))
+                ended(airflow, Run(run.dag_id, run.dag_run_id, run.state.value))
 
     end_runs()
     put(True)
@@ -255,10 +255,10 @@ def probe_runs(
         for probe in started:
             probe.release()
         for probe in started:
-            _end(airflow, probe.run)
+            ended(airflow, probe.run)
 
 
-def _end(airflow: Airflow, run: Run) -> None:
+def ended(airflow: Airflow, run: Run) -> None:
     """Fail a run that has not ended, and wait until none of its tasks goes on."""
     if airflow.run(run).state not in FINISHED_RUN:
         airflow.call(

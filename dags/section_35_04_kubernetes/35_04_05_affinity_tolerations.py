@@ -18,6 +18,8 @@
 * `…IgnoredDuringExecution`: rules count when the pod is placed; a node that changes later keeps its pods.
 * Anti-affinity counts pods that are there, not those that have ended: the two `spread_…` tasks must overlap, and
   stay for some seconds to do so. Their pods carry a label that the rule names.
+* A node may die with what is on it. The task misses its heartbeats, is given up, and with `retries` the next try
+  gets a pod elsewhere, if any other node is allowed to it.
 * A rule like these in the pod template (35.4.2) holds for all tasks; spread *schedulers* and workers likewise.
 
 (The "GPU" of these labs is a label and a taint; real ones are also asked for as a resource, `nvidia.com/gpu: 1`.)
@@ -29,6 +31,7 @@
 import logging
 import os
 import time
+from datetime import timedelta
 
 from airflow.sdk import Param, dag, task
 from kubernetes.client import models as k8s
@@ -73,6 +76,7 @@ def away_from(labels, topology_key):
     catchup=False,
     is_paused_upon_creation=False,
     max_active_runs=1,
+    default_args={"retries": 1, "retry_delay": timedelta(seconds=1)},
     tags=["reference", "core", "advanced", "success"],
     params={
         "seconds": Param(15, type="number", minimum=0, maximum=120, description="how long the spread tasks stay"),

@@ -1,0 +1,39 @@
+"""The pods of the database, or of the API server, are deleted while task pods run: nothing is lost, none runs twice.
+
+Airflow's contract: a running task reports to the API server, each report is tried `[workers] execution_api_retries`
+times, and only after `max_failed_heartbeats` in a row the task gives up. Kubernetes': a StatefulSet's new pod has the
+name and the claim of the old one, so what the database had written is there again.
+Sources: https://airflow.apache.org/docs/apache-airflow/stable/configurations-ref.html#workers and
+https://kubernetes.io/docs/concepts/workloads/controllers/statefulset/#stable-storage
+
+Hint: how long a service was away is in the fault's evidence; a slow machine may outlast the tasks' patience.
+"""
+
+import pytest
+
+from scenarios.faulting import late_fails
+
+pytestmark = pytest.mark.needs(executor="KubernetesExecutor", section="35.4")
+
+TASKS = 2
+
+
+@pytest.mark.parametrize("service", ["metadata-database", "api-server"])
+def test_tasks_survive_and_nothing_is_forgotten(service, airflow, faults, run_dag, start_in_pods, evidence):
+    """Each task is executed once, to its end; what was finished before is there as it was."""
+    earlier = run_dag(dag_id="35_01_02_portable_dag")
+    busy = start_in_pods("35_01_04_executor_parallelism", "holds a slot", {"tasks": TASKS, "seconds": 60})
+    busy.wait_for_work("work", TASKS)
+
+    with faults.killed(service) as fault, late_fails():
+        run = airflow.wait(busy.run, 240)
+
+    ended = [ti for ti in airflow.task_instances(run) if ti.task_id == "work"]
+    evidence("pods", busy.account("work"))
+    evidence("seconds after the fault", {"healthy again": fault.down})
+    assert airflow.run(earlier.run) == earlier.run, "a run that had ended is not as it was"
+    assert airflow.task_instances(earlier.run) == list(earlier.instances)
+    assert run.state == "success", airflow.explain(run)
+    assert {(ti.state, ti.try_number) for ti in ended} == {("success", 1)}
+    assert len(busy.lives("work")) == TASKS
+    assert set(busy.executions("work").values()) == {1}, f"executions: {busy.executions('work')}"
