@@ -13,7 +13,7 @@ from labs import processes
 from labs.engines.base import Watcher
 from labs.errors import LabError, UsageError
 from labs.lab import Lab, labs_here
-from labs.paths import engine_directory
+from labs.paths import cache_root, engine_directory
 
 UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
@@ -58,6 +58,10 @@ def collect(watch: Watcher) -> list[str]:
     for home in sorted(_owners()):
         if not Path(home).parent.exists():
             found += _remove(home)
+    if any(cache_root().glob("kind-*.json")):
+        from components.clusters import kind
+
+        found += kind.collect()
     return found
 
 

@@ -236,7 +236,9 @@ class Lab:
             remove_all(str(home))  # before processes are looked for: what Docker keeps up comes back
         if self.asked_platform == "kubernetes":
             from components.clusters.kind import release
+            from components.platforms.kubernetes.inspection import remove_all
 
+            remove_all(home)
             release(home)
         processes.end_all(str(home))
         shutil.rmtree(lab_directory(self.name), ignore_errors=True)

@@ -139,7 +139,7 @@ LABS: Mapping[str, Lab] = {
             teaches="tasks as parallel processes of one machine: slots, limits, queueing, shared resources",
             executors=("LocalExecutor",),
             sections=("35.1", "35.2", "35.5"),
-            platforms=("process", "docker"),
+            platforms=("process", "docker", "kubernetes"),
             options={"core.parallelism": "4", **QUICK},  # 32 in production; each slot is a process of its own
         ),
         Lab(
@@ -147,7 +147,7 @@ LABS: Mapping[str, Lab] = {
             teaches="tasks on workers that take them from a broker: queues, concurrency, results, priorities",
             executors=("CeleryExecutor",),
             sections=(*PORTABLE, "35.3", "35.8", "35.9"),
-            platforms=("process", "docker"),
+            platforms=("process", "docker", "kubernetes"),
             needs=("a Redis server: from the PATH, or a wheel for Python up to 3.12",),
             workers={
                 "default": Workers(("default",), concurrency=2),

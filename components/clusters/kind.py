@@ -354,6 +354,18 @@ def load(nodes: Sequence[str], archive: Path) -> None:
         list(pool.map(one, nodes))
 
 
+def collect() -> list[str]:
+    """Remove the clusters of which no lab is left, and say which."""
+    removed = []
+    for path in sorted(cache_root().glob("kind-*.json")):
+        name = path.stem.removeprefix("kind-")
+        with _Users(name) as users:
+            if users.known() and not users.note("", False):
+                kind("delete", "cluster", "--name", name)
+                removed.append(f"the kind cluster {name}, of which no lab is left")
+    return removed
+
+
 def release(home: Path) -> None:
     """Remove the clusters that a lab was the last to use, also those that a crash left; none is no error."""
     for name in {cluster_name(home.parent.name, dedicated) for dedicated in (True, False)}:

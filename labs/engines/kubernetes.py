@@ -129,7 +129,7 @@ class ObjectProvider:
         api, doomed = self._api(), _object(outputs)
         found = _found(api, doomed)
         if found is not None and _owned(found, doomed):
-            _remove(api, found)
+            remove(api, found)
 
     def _api(self) -> Cluster:
         if not self.kubeconfig:
@@ -222,7 +222,7 @@ def _apply(api: Cluster, wanted: Object) -> Object:
     return {"apiVersion": wanted["apiVersion"], "kind": wanted["kind"], **made}
 
 
-def _remove(api: Cluster, found: Object) -> None:
+def remove(api: Cluster, found: Object) -> None:
     """Delete, with the pods that it stands for, and wait until all of them are gone."""
     metadata = found["metadata"]
     pods = _pods_path(found)

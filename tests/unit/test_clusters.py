@@ -169,3 +169,14 @@ def test_images_go_where_pods_may_be() -> None:
     nodes = [node("master", "node-role.kubernetes.io/control-plane"), node("a"), node("b", "nvidia.com/gpu")]
     assert open_to(nodes, every=True) == ["a", "b"]
     assert open_to(nodes, every=False) == ["a"]
+
+
+def test_a_cluster_of_which_no_lab_is_left_is_collected(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    removed: list[str] = []
+    monkeypatch.setattr(kind, "cache_root", lambda: tmp_path)
+    monkeypatch.setattr(kind, "kind", lambda *arguments: removed.append(arguments[-1]))
+    (tmp_path / "here").mkdir()
+    for name, lab in (("used", "here"), ("left", "gone")):
+        (tmp_path / f"kind-{name}.json").write_text(f'["{tmp_path / lab / "run"}"]')
+    assert kind.collect() == ["the kind cluster left, of which no lab is left"]
+    assert removed == ["left"] and (tmp_path / "kind-used.json").exists()

@@ -6,6 +6,7 @@ import base64
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -87,18 +88,29 @@ class Declared:
     outputs: dict[str, Any]
 
 
-@pytest.fixture(scope="module")
-def declared(tmp_path_factory: pytest.TempPathFactory) -> Declared:
+def declare(lab: str, folder: Path) -> Declared:
     pretender = Pretender()
     engine = EmbeddedEngine()
     engine._registry = lambda _stack: {"*": pretender}  # type: ignore[method-assign]
-    config = {f"{PROJECT}:lab": "kubernetes", f"{PROJECT}:platform": "kubernetes"}
-    stack = Stack("t-declared", PROJECT_ROOT / "stacks", config, tmp_path_factory.mktemp("engine") / "e")
+    config = {f"{PROJECT}:lab": lab, f"{PROJECT}:platform": "kubernetes"}
+    stack = Stack("t-declared", PROJECT_ROOT / "stacks", config, folder / "e")
 
     def watch(_event: Event) -> None:
         """Nobody watches."""
 
     return Declared(pretender, dict(engine.up(stack, watch)))
+
+
+@pytest.fixture(scope="module")
+def declared(tmp_path_factory: pytest.TempPathFactory) -> Declared:
+    """The lab of the KubernetesExecutor."""
+    return declare("kubernetes", tmp_path_factory.mktemp("engine"))
+
+
+@pytest.fixture(scope="module", params=["kubernetes", "local", "celery"])
+def any_lab(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Declared:
+    """Each lab of the platform."""
+    return declare(request.param, tmp_path_factory.mktemp("engine"))
 
 
 def test_names_labels_and_ports_are_those_of_the_chart(declared: Declared) -> None:
@@ -127,8 +139,8 @@ def test_names_labels_and_ports_are_those_of_the_chart(declared: Declared) -> No
     assert declared.outputs["internal_api_url"] == "http://airflow-api-server:8080"
 
 
-def test_every_object_is_found_again_and_in_the_namespace(declared: Declared) -> None:
-    for (kind, name), inputs in declared.pretender.made.items():
+def test_every_object_is_found_again_and_in_the_namespace(any_lab: Declared) -> None:
+    for (kind, name), inputs in any_lab.pretender.made.items():
         if "metadata" not in inputs:
             continue
         ObjectProvider().check(f"urn:pulumi:t::{PROJECT}::kubernetes:x:{kind}::{name}", {}, inputs)
@@ -137,11 +149,11 @@ def test_every_object_is_found_again_and_in_the_namespace(declared: Declared) ->
             assert inputs["metadata"]["namespace"] == "airflow-t-declared"
 
 
-def test_every_pod_meets_the_restricted_standard_and_more(declared: Declared) -> None:
-    (_, namespace) = next(declared.pretender.objects("Namespace"))
+def test_every_pod_meets_the_restricted_standard_and_more(any_lab: Declared) -> None:
+    (_, namespace) = next(any_lab.pretender.objects("Namespace"))
     assert namespace["metadata"]["labels"]["pod-security.kubernetes.io/enforce"] == "restricted"
-    pods = list(declared.pretender.pods())
-    assert len(pods) == 8
+    pods = list(any_lab.pretender.pods())
+    assert len(pods) >= 6
     for name, pod in pods:
         spec = pod["spec"]
         assert spec["securityContext"]["runAsNonRoot"] is True, name
@@ -167,17 +179,13 @@ def test_only_who_makes_or_reads_pods_may_and_has_a_token(declared: Declared) ->
         assert pod["spec"]["serviceAccountName"] != "default"
 
 
-def test_no_secret_is_where_describe_shows_it(declared: Declared) -> None:
+def test_no_secret_is_where_describe_shows_it(any_lab: Declared) -> None:
     shown = json.dumps(
-        [
-            each
-            for kind in ("ConfigMap", "Deployment", "StatefulSet", "Job")
-            for each in declared.pretender.objects(kind)
-        ]
+        [each for kind in ("ConfigMap", "Deployment", "StatefulSet", "Job") for each in any_lab.pretender.objects(kind)]
     )
     for name in NAMES:
         assert f"hidden-{name}" not in shown
-    secrets = dict(declared.pretender.objects("Secret"))
+    secrets = dict(any_lab.pretender.objects("Secret"))
     text = base64.b64decode(secrets["airflow-scheduler-env"]["data"]["secrets"]).decode()
     assert "hidden-database_password" in text and "hidden-jwt_secret" in text
 
@@ -249,3 +257,20 @@ def test_each_probe_has_its_action() -> None:
 
 def test_a_shell_copies_before_the_command_takes_its_place() -> None:
     assert entry({"/a": "/b c"}) == ". /run/lab/secrets; cp /a '/b c'; exec \"$@\""
+
+
+def test_services_share_a_folder_of_logs_and_a_task_has_its_own(declared: Declared) -> None:
+    sources = {}
+    for name, pod in declared.pretender.pods():
+        (base,) = pod["spec"]["containers"]
+        mount = next((each["name"] for each in base["volumeMounts"] if each["mountPath"] == "/lab/airflow"), "")
+        sources[name] = next((each for each in pod["spec"]["volumes"] if each["name"] == mount), {})
+    assert sources["airflow-scheduler"]["persistentVolumeClaim"] == {"claimName": "airflow-airflow"}
+    assert sources["airflow-scheduler"] == sources["airflow-api-server"]
+    assert sources["default.yaml"]["emptyDir"] == {}
+    assert declared.outputs["paths"]["logs"].endswith("/t-declared/run/airflow/logs")
+
+
+def test_what_keeps_something_is_a_stateful_set(any_lab: Declared) -> None:
+    keeping = {name for name, _ in any_lab.pretender.objects("StatefulSet")}
+    assert keeping == {"airflow-postgresql"} | ({"airflow-redis"} if "broker" in any_lab.outputs["services"] else set())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -9,9 +10,10 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from components.platforms.kubernetes.names import SERVICE
+from components.platforms.kubernetes.names import SERVICE, owner
 from components.platforms.process.inspection import ServiceState
-from labs.cluster import Cluster, Object, cluster
+from labs.cluster import OWNER, Cluster, Object, cluster
+from labs.engines.kubernetes import remove
 from labs.errors import LabError
 
 
@@ -25,6 +27,15 @@ def _pods(api: Cluster, namespace: str) -> dict[str, Object]:
     found = api.items(f"/api/v1/namespaces/{namespace}/pods", labelSelector=SERVICE)
     found.sort(key=lambda pod: ("deletionTimestamp" not in pod["metadata"], pod["metadata"]["creationTimestamp"]))
     return {pod["metadata"]["labels"][SERVICE]: pod for pod in found}
+
+
+def remove_all(home: Path) -> None:
+    """Remove what a crash left of a lab in a cluster that is still there; nothing is no error."""
+    with contextlib.suppress(OSError, LabError):
+        api = cluster((home / "kubeconfig").read_text())
+        for kind in ("Namespace", "PersistentVolume"):
+            for found in api.items(api.path("v1", kind), labelSelector=f"{OWNER}={owner(home.parent.name)}"):
+                remove(api, {"apiVersion": "v1", "kind": kind, **found})
 
 
 def inspect(outputs: Mapping[str, Any]) -> list[ServiceState]:

@@ -126,6 +126,7 @@ class KubernetesPlatform:
         self._copies: dict[str, str] = {}
         self._volumes: set[str] = set()
         self._kept: set[str] = set()
+        self._shared: dict[str, tuple[Any, list[Any]]] = {}
         self._outside: dict[str, pulumi.Output[str]] = {}
         self._policies()
 
@@ -165,7 +166,8 @@ class KubernetesPlatform:
             return Volume(pulumi.Output.from_input(f"{ROOT}/{name}"), name)
         if self._cluster.sees_home and all(each.is_dir() for each in contents):
             # more may be put beside them while services run
-            self._from_home(name, 0o755, [each.name for each in contents], opts, read_only=True)
+            inside = [each.name for each in contents]
+            self._mounts[name] = self._from_home(name, 0o755, inside, opts, read_only=True)
         folders = {each.name: sorted(each.glob("*.py")) for each in contents if each.is_dir()}
         files = [each for each in contents if each.is_file()]
         for folder, found in (folders | ({"": files} if files else {})).items():
@@ -187,7 +189,7 @@ class KubernetesPlatform:
         """A folder of the lab directory, where the nodes see that; else a folder of its own for each pod."""
         path = str(self._home / name)
         if self._cluster.sees_home:
-            self._from_home(name, 0o755, [], opts, target=path)
+            self._mounts[name] = self._from_home(name, 0o755, [], opts, target=path)
         else:
             self._mounts[name] = pods.volume(name, {"emptyDir": {}}, [{"mountPath": path}])
             self._outside[name] = HostFolder(f"{name}-folder", path, 0o755, (), opts).path
@@ -202,7 +204,7 @@ class KubernetesPlatform:
         *,
         target: str = "",
         read_only: bool = False,
-    ) -> None:
+    ) -> tuple[Any, list[Any]]:
         """A folder of the lab directory as a claim: no pod names a path of its node."""
         folder = HostFolder(f"{name}-folder", str(self._home / name), mode, folders, opts)
         self._outside[name] = folder.path
@@ -232,9 +234,7 @@ class KubernetesPlatform:
         after = pulumi.ResourceOptions(parent=opts.parent, depends_on=[volume])
         self._make("PersistentVolumeClaim", claim, name, after, spec=spec)
         source = {"persistentVolumeClaim": {"claimName": claim}}
-        self._mounts[name] = pods.volume(
-            name, source, [{"mountPath": target or f"{ROOT}/{name}", "readOnly": read_only}]
-        )
+        return pods.volume(name, source, [{"mountPath": target or f"{ROOT}/{name}", "readOnly": read_only}])
 
     def outside(self, volume: Volume) -> pulumi.Output[str]:
         """In the lab directory; "" for what is in the cluster alone."""
@@ -345,7 +345,7 @@ class KubernetesPlatform:
         return Volume(pulumi.Output.from_input(f"{ROOT}/{name}"), name)
 
     def _task_pod(self, pod: TaskPod, opts: pulumi.ResourceOptions) -> pulumi.Output[str]:
-        volumes, mounts, _ = self._mounted(pod.volumes)
+        volumes, mounts, _ = self._mounted(pod.volumes, shared=False)
         reference = self._image("airflow").reference
         manifest = {
             "apiVersion": "v1",
@@ -386,7 +386,7 @@ class KubernetesPlatform:
         encoded = settings.apply(lambda text: base64.b64encode(text.encode()).decode())
         secret = f"{object_name(name)}-env"
         self._make("Secret", secret, f"{name}-env", opts, data={"secrets": pulumi.Output.secret(encoded)})
-        volumes, mounts, copies = self._mounted(spec.volumes)
+        volumes, mounts, copies = self._mounted(spec.volumes, shared=True)
         source = {"secret": {"secretName": secret, "defaultMode": 0o440}}
         more, where = pods.volume("env", source, [{"mountPath": SECRETS.rpartition("/")[0], "readOnly": True}])
         job = isinstance(spec, JobSpec)
@@ -428,25 +428,35 @@ class KubernetesPlatform:
             },
         }
 
-    def _mounted(self, wanted: Sequence[Volume]) -> tuple[list[Any], list[Any], dict[str, str]]:
-        """Volumes of a pod, mounts of its container, and the files of which it gets a copy."""
-        volumes, mounts = [{"name": "tmp", "emptyDir": {}}], [{"name": "tmp", "mountPath": "/tmp"}]  # noqa: S108
+    def _mounted(self, wanted: Sequence[Volume], *, shared: bool) -> tuple[list[Any], list[Any], dict[str, str]]:
+        """Volumes of a pod, mounts of its container, and the files of which it gets a copy.
+
+        Args:
+            shared: whether a folder that is no volume, such as that of the logs, is the same for all of them.
+        """
+        found = [pods.volume("tmp", {"emptyDir": {}}, [{"mountPath": "/tmp"}])]  # noqa: S108
         copies: dict[str, str] = {}
         for each in wanted:
-            keys = [key for key in self._mounts if key == each.name or key.startswith(f"{each.name}/")]
-            folder = each.name.rpartition("/")[0] if each.name in self._copies else each.name
+            copied = each.name in self._copies
+            folder = each.name.rpartition("/")[0] if copied else each.name
             if folder not in (*self._mounts, *self._volumes):
-                source, mounted = pods.volume(
-                    slug(f"{folder}-folder"), {"emptyDir": {}}, [{"mountPath": f"{ROOT}/{folder}"}]
-                )
-                volumes.append(source)
-                mounts += mounted
-            for key in keys:
-                volumes.append(self._mounts[key][0])
-                mounts += self._mounts[key][1]
-                if key in self._copies:
-                    copies[self._copies[key]] = f"{ROOT}/{key}"
-        return volumes, mounts, copies
+                found.append(self._folder(folder) if shared and not copied else self._scratch(folder))
+            keys = [key for key in self._mounts if key == each.name or key.startswith(f"{each.name}/")]
+            found += [self._mounts[key] for key in keys]
+            copies |= {self._copies[key]: f"{ROOT}/{key}" for key in keys if key in self._copies}
+        return [volume for volume, _ in found], [mount for _, mounts in found for mount in mounts], copies
+
+    def _folder(self, name: str) -> tuple[Any, list[Any]]:
+        """A folder that services share where their nodes see the lab directory; else one of its own for each pod."""
+        if not self._cluster.sees_home:
+            return self._scratch(name)
+        if name not in self._shared:
+            self._shared[name] = self._from_home(name, 0o777, [], pulumi.ResourceOptions())
+        return self._shared[name]
+
+    @staticmethod
+    def _scratch(name: str) -> tuple[Any, list[Any]]:
+        return pods.volume(slug(f"{name}-folder"), {"emptyDir": {}}, [{"mountPath": f"{ROOT}/{name}"}])
 
     def _listen(self, name: str, spec: ServiceSpec, labels: Mapping[str, str], opts: pulumi.ResourceOptions) -> None:
         ports = []
