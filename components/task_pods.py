@@ -29,11 +29,13 @@ class TaskPodsArgs:
         airflow: the deployment that they belong to.
         platform: where its tasks run.
         password: that tasks may read from a mounted secret.
+        template: text that takes the place of the first template.
     """
 
     airflow: Airflow
     platform: PodPlatform
     password: pulumi.Input[str]
+    template: str | None = None
 
 
 class TaskPods(pulumi.ComponentResource):
@@ -62,6 +64,7 @@ class TaskPods(pulumi.ComponentResource):
             for file, (requests, limits) in SIZES.items()
         }
         child = pulumi.ResourceOptions(parent=self)
-        self.templates = args.platform.task_templates(pods, child)
+        own = {next(iter(SIZES)): args.template} if args.template else {}
+        self.templates = args.platform.task_templates({**pods, **own}, child)
         args.platform.task_objects(SETTINGS, args.password, child)
         self.register_outputs({"path": self.templates.path})

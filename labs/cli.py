@@ -59,6 +59,9 @@ DatabaseUrl = Annotated[
     str | None,
     typer.Option("--database-url", help="An existing PostgreSQL database to use.", envvar="LAB_DATABASE_URL"),
 ]
+PodTemplate = Annotated[
+    Path | None, typer.Option("--pod-template", metavar="FILE", help="Template of the pods of the KubernetesExecutor.")
+]
 Options = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="SECTION.KEY=VALUE", help="An Airflow option; repeatable."),
@@ -117,6 +120,7 @@ def _request(
     dedicated: Dedicated = False,
     port: ApiPort = None,
     database_url: DatabaseUrl = None,
+    pod_template: PodTemplate = None,
     options: Options = None,
     config: Config = None,
     extras: Extras = None,
@@ -131,6 +135,7 @@ def _request(
         dedicated=dedicated,
         api_port=port,
         database_url=database_url,
+        pod_template=pod_template,
         options=_options(options),
         extras=extras or (),
         shape=_shape(config),

@@ -18,7 +18,7 @@ from labs.engines.base import PROJECT, Engine, Event, Stack, Step, Watcher
 from labs.errors import Interrupted, LabError, UsageError
 from labs.paths import PROJECT_ROOT, engine_directory, lab_directory, make_private, run_directory
 from stacks.catalogue import SECTIONS, check_runnable, find_lab
-from stacks.configuration import check_cluster, check_extras, configured
+from stacks.configuration import check_cluster, check_extras, configured, read_template
 
 STACKS = PROJECT_ROOT / "stacks"
 
@@ -66,6 +66,7 @@ class Lab:
         engine: str = "auto",
         api_port: int | None = None,
         database_url: str | None = None,
+        pod_template: Path | None = None,
         options: Mapping[str, str] | None = None,
         extras: Sequence[str] = (),
         shape: Mapping[str, Any] | None = None,
@@ -75,6 +76,7 @@ class Lab:
         Args:
             cluster: `kind` or `context:NAME`, for the platform kubernetes.
             dedicated: whether the kind cluster is this lab's alone.
+            pod_template: file with the pod template of every task that names no other.
             options: Airflow options by `section.key`.
             extras: what to add, such as `flower`.
             shape: what differs in its executors, workers and sites; see `stacks.configuration.configured`.
@@ -91,6 +93,7 @@ class Lab:
             "dedicated": "true" if dedicated else None,
             "api_port": None if api_port is None else str(api_port),
             "database_url": database_url,
+            "pod_template": read_template(pod_template) if pod_template else None,
             "options": json.dumps(dict(options)) if options else None,
             "extras": json.dumps(list(extras)) if extras else None,
             **{key: json.dumps(value) for key, value in (shape or {}).items()},
@@ -100,6 +103,12 @@ class Lab:
         check_runnable(data, config.get(_key("platform"), data.platforms[0]))
         check_extras(data, extras)
         check_cluster(cluster or "kind")
+        if (cluster or dedicated) and config.get(_key("platform"), data.platforms[0]) != "kubernetes":
+            raise UsageError("--cluster and --dedicated are for the platform kubernetes: add --platform kubernetes")
+        if pod_template and not data.uses("KubernetesExecutor"):
+            raise UsageError(
+                f"--pod-template is for the KubernetesExecutor, which the lab {data.name} lacks: leave it out"
+            )
         for option in options or {}:
             if "." not in option:
                 raise UsageError(f"--set {option}: name the option with its section, as core.parallelism=4")
@@ -236,9 +245,9 @@ class Lab:
             remove_all(str(home))  # before processes are looked for: what Docker keeps up comes back
         if self.asked_platform == "kubernetes":
             from components.clusters.kind import release
-            from components.platforms.kubernetes.inspection import remove_all
+            from components.platforms.kubernetes import inspection
 
-            remove_all(home)
+            inspection.remove_all(home)
             release(home)
         processes.end_all(str(home))
         shutil.rmtree(lab_directory(self.name), ignore_errors=True)

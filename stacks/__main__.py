@@ -58,6 +58,7 @@ def main() -> None:
     settings = Settings(
         api_port=config.get_int("api_port"),
         database_url=config.get("database_url"),
+        pod_template=config.get("pod_template"),
         options=options,
         extras=extras,
     )

@@ -5,7 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import fields, replace
+from pathlib import Path
 from typing import Any, TypeVar
+
+import yaml
 
 from components.workers import Site, Workers
 from labs.errors import UsageError, nearest
@@ -107,6 +110,26 @@ def check_extras(lab: Lab, extras: Iterable[str]) -> None:
         if not lab.uses(EXTRAS[extra]):
             fitting = ", ".join(other.name for other in LABS.values() if other.uses(EXTRAS[extra]))
             raise UsageError(f"the extra {extra} needs {EXTRAS[extra]}, which the lab {lab.name} lacks: use {fitting}")
+
+
+def read_template(path: Path) -> str:
+    """The text of a pod template, checked as far as that goes without a cluster.
+
+    Raises:
+        UsageError: it is none, or the executor could do nothing with it.
+    """
+    try:
+        text = path.read_text()
+        pod = yaml.safe_load(text)
+        containers = [each["name"] for each in pod["spec"]["containers"]] if pod["kind"] == "Pod" else []
+    except (OSError, yaml.YAMLError, KeyError, TypeError) as error:
+        raise UsageError(f"--pod-template {path} is no pod as YAML ({error}): give a file with kind: Pod") from error
+    if containers[:1] != ["base"]:
+        names = ", ".join(containers) or "none"
+        raise UsageError(
+            f"--pod-template {path} has the containers {names}: the first must be base, which runs the task"
+        )
+    return text
 
 
 def check_cluster(cluster: str) -> tuple[str, str, str]:

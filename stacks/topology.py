@@ -37,12 +37,14 @@ class Settings:
     Attributes:
         api_port: port of the API server on this machine; None: a free one.
         database_url: an existing PostgreSQL database to use.
+        pod_template: text of the template of the KubernetesExecutor's pods, instead of the lab's own.
         options: Airflow options by `section.key`, on top of the lab's.
         extras: what to add to the lab: `flower`.
     """
 
     api_port: int | None = None
     database_url: str | None = None
+    pod_template: str | None = None
     options: Mapping[str, str] = field(default_factory=dict)
     extras: tuple[str, ...] = ()
 
@@ -106,7 +108,9 @@ def build(lab: Lab, platform: Platform, settings: Settings) -> dict[str, pulumi.
         pods=pods.task_options() if pods else {},
     )
     if pods:
-        task_pods = TaskPods("task-pods", TaskPodsArgs(airflow, pods, secrets.api_secret_key.apply(digest)))
+        task_pods = TaskPods(
+            "task-pods", TaskPodsArgs(airflow, pods, secrets.api_secret_key.apply(digest), settings.pod_template)
+        )
         airflow = replace(airflow, templates=task_pods.templates)
     coherent = airflow.coherence(["api-server", "scheduler", "dag-processor", "triggerer", "worker", "edge-worker"])
     direct = replace(airflow, database=database.url, async_database=None)  # a migration takes locks for its session

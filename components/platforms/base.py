@@ -243,5 +243,5 @@ class PodPlatform(Platform, Protocol):
     def task_objects(self, settings: str, password: pulumi.Input[str], opts: pulumi.ResourceOptions) -> None:
         """What tasks may mount: a claim `task-data`, and with these contents `task-settings`, `task-credentials`."""
 
-    def task_templates(self, pods: Mapping[str, TaskPod], opts: pulumi.ResourceOptions) -> Volume:
-        """A folder of pod templates, by their files' names."""
+    def task_templates(self, pods: Mapping[str, TaskPod | str], opts: pulumi.ResourceOptions) -> Volume:
+        """A folder of pod templates, by their files' names; those that are text as they are."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,8 +11,9 @@ from components.airflow import check_options
 from components.workers import Site, Workers
 from labs.cli import _shape
 from labs.errors import UsageError
+from labs.lab import Lab
 from stacks.catalogue import EDGE, LABS
-from stacks.configuration import check_extras, configured
+from stacks.configuration import check_extras, configured, read_template
 
 
 def shaped(lab: str, *pairs: str) -> Any:
@@ -89,3 +91,33 @@ def test_an_extra_is_known_and_fits_its_lab() -> None:
         check_extras(LABS["celery"], ["flowr"])
     with pytest.raises(UsageError, match=r"flower needs CeleryExecutor, which the lab edge lacks: use celery, multi"):
         check_extras(LABS["edge"], ["flower"])
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("kind: Pod\nspec: {containers: [{name: main}]}", "has the containers main: the first must be base"),
+        ("kind: Deployment\nspec: {containers: []}", "has the containers none"),
+        ("kind: Pod", "is no pod as YAML"),
+        ("a: [", "is no pod as YAML"),
+    ],
+)
+def test_a_template_of_no_use_is_refused(tmp_path: Path, text: str, sentence: str) -> None:
+    path = tmp_path / "pod.yaml"
+    path.write_text(text)
+    with pytest.raises(UsageError, match=sentence):
+        read_template(path)
+    with pytest.raises(UsageError, match="is no pod as YAML"):
+        read_template(tmp_path / "absent")
+    path.write_text("kind: Pod\nspec: {containers: [{name: base}, {name: log}]}")
+    assert read_template(path) == path.read_text()
+
+
+def test_what_is_for_pods_is_refused_elsewhere(tmp_path: Path) -> None:
+    path = tmp_path / "pod.yaml"
+    path.write_text("kind: Pod\nspec: {containers: [{name: base}]}")
+    with pytest.raises(UsageError, match="which the lab local lacks"):
+        Lab.request("local", pod_template=path, engine="embedded")
+    with pytest.raises(UsageError, match="add --platform kubernetes"):
+        Lab.request("celery", dedicated=True, engine="embedded")
+    assert "airflow-labs:pod_template" in Lab.request("kubernetes", pod_template=path, engine="embedded").stack.config

@@ -336,15 +336,15 @@ class KubernetesPlatform:
             "kubernetes_executor.worker_container_tag": reference.apply(lambda name: name.rpartition(":")[2]),
         }
 
-    def task_templates(self, templates: Mapping[str, TaskPod], opts: pulumi.ResourceOptions) -> Volume:
+    def task_templates(self, templates: Mapping[str, TaskPod | str], opts: pulumi.ResourceOptions) -> Volume:
         """A ConfigMap, of which the scheduler sees the latest state for each pod that it makes."""
         self._account(WORKER, (), opts)
-        text = {name: self._task_pod(each, opts) for name, each in templates.items()}
+        text = {name: each if isinstance(each, str) else self._task_pod(each) for name, each in templates.items()}
         name = "pod-templates"
         self._mounts[name] = self._config_map(name, f"{ROOT}/{name}", text, opts)
         return Volume(pulumi.Output.from_input(f"{ROOT}/{name}"), name)
 
-    def _task_pod(self, pod: TaskPod, opts: pulumi.ResourceOptions) -> pulumi.Output[str]:
+    def _task_pod(self, pod: TaskPod) -> pulumi.Output[str]:
         volumes, mounts, _ = self._mounted(pod.volumes, shared=False)
         reference = self._image("airflow").reference
         manifest = {
