@@ -13,6 +13,7 @@ from __future__ import annotations
 import signal
 import tempfile
 from collections.abc import Callable, Generator, Iterator, Mapping
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,7 +28,7 @@ from labs.service_logs import service_logs
 from scenarios.celery import Celery
 from scenarios.faulting import Faults, Services
 from scenarios.faulting_docker import DockerServices
-from scenarios.faulting_kubernetes import ClusterFaults, KubernetesServices
+from scenarios.faulting_kubernetes import ClusterFaults, KubernetesServices, pod_host
 from scenarios.faulting_process import ProcessServices
 from scenarios.observing import Look, Observation, process_table
 from scenarios.pods import Namespace, PodRun, pod_runs
@@ -114,10 +115,12 @@ def executor(lab: Lab) -> str:
 
 
 @pytest.fixture(scope="session")
-def host(lab: Lab) -> Callable[..., Any]:
+def host(lab: Lab, services: Services) -> Callable[..., Any]:
     """`host(role, replica=0)`: the testinfra host on which that replica of a role runs."""
 
     def host(role: str, replica: int = 0) -> Any:
+        if lab.platform == "kubernetes":
+            return pod_host(services, lab.outputs["services"][role][replica]["name"])
         return testinfra.get_host(lab.outputs["services"][role][replica]["host"])
 
     return host
@@ -169,14 +172,14 @@ def timeline(request: pytest.FixtureRequest, airflow: Airflow) -> Callable[[Run]
 
 @pytest.fixture(scope="module")
 def run_dag(
-    request: pytest.FixtureRequest, airflow: Airflow, timeline: Callable[[Run], list[TaskInstance]]
+    request: pytest.FixtureRequest, lab: Lab, airflow: Airflow, timeline: Callable[[Run], list[TaskInstance]]
 ) -> Callable[..., Observation]:
     """`run_dag(conf=None, *, dag_id=…, timeout=120, state="success", on=None)`: run a DAG to its end.
 
     Waits until the DAG is parsed, triggers it, waits until the run has ended, asserts that it ended in
     `state`, and draws it in the report. The DAG is that of the module, `35_02_01_…` for `test_35_02_01_….py`,
     unless another is named. While it runs, its task instances are looked at again and again, and so are the
-    processes of the testinfra host `on`.
+    processes of the testinfra host `on`. Where tasks have pods, these are watched; with `settle`, until they rest.
     """
     own = dag_of(request.path)
 
@@ -187,18 +190,23 @@ def run_dag(
         timeout: float = 120.0,
         state: str = "success",
         on: Any = None,
+        settle: bool = False,
     ) -> Observation:
         looks: list[Look] = []
+        pods = Namespace(lab.outputs).watched() if "KubernetesExecutor" in lab.executors else nullcontext()
 
         def watch(instances: list[TaskInstance]) -> None:
             looks.append(Look(instances, process_table(on) if on else {}))
 
         airflow.wait_for_dag(dag_id, file=f"{dag_id}.py")
-        run = airflow.trigger(dag_id, conf)
-        timeline(run)
-        run = airflow.wait(run, timeout, watch=watch)
+        with pods as history:
+            run = airflow.trigger(dag_id, conf)
+            timeline(run)
+            run = airflow.wait(run, timeout, watch=watch)
+            if history and settle:
+                history.wait_quiet(run)
         assert run.state == state, f"run {run.run_id} of {dag_id} ended as {run.state}\n{airflow.explain(run)}"
-        return Observation(airflow, run, airflow.task_instances(run), looks)
+        return Observation(airflow, run, airflow.task_instances(run), looks, history)
 
     return run_dag
 
@@ -206,6 +214,8 @@ def run_dag(
 @pytest.fixture(scope="session")
 def probes(lab: Lab, airflow: Airflow) -> Iterator[frozenset[str]]:
     """Ids of the probe DAGs, which are in the lab from the first check that asks for them to the last check."""
+    if not lab.outputs["paths"]["dags"]:
+        pytest.skip("needs folders that this machine and the tasks both see; pods have none")
     with deployed(airflow, Path(lab.outputs["paths"]["dags"])) as dag_ids:
         yield dag_ids
 
@@ -268,6 +278,8 @@ def executing(lab: Lab, executor: str) -> Executing:
     """What runs the tasks that name neither executor nor queue."""
     if executor == "LocalExecutor":
         return Executing(("scheduler",), int(lab.outputs["options"]["core.parallelism"]))
+    if executor == "KubernetesExecutor":
+        pytest.skip("needs an executor whose slots are those of a service; with KubernetesExecutor they are pods")
     role = "edge-worker" if executor == "EdgeExecutor" else "worker"
     workers = [worker for worker in lab.outputs["services"][role] if "default" in worker["queues"]]
     return Executing(tuple(worker["name"] for worker in workers), sum(worker["slots"] for worker in workers))
@@ -304,6 +316,7 @@ def faults(
 ) -> Faults:
     """What can be broken in the lab, as context managers: `with faults.killed("scheduler"): …`."""
     if lab.platform == "kubernetes":
+        assert isinstance(services, KubernetesServices)
         return ClusterFaults(Namespace(lab.outputs), services, airflow, evidence, replicas.unwell)
     if "edge-worker" in lab.outputs["services"]:
         return Faults(services, airflow, evidence, sites.unwell)

@@ -1,7 +1,8 @@
 """The services of a lab on the kubernetes platform, as faults need them, and the faults that only a cluster has.
 
-Where a fault has another way here, it is Kubernetes' own: what is killed is a pod, which its controller replaces; what
-is stopped is scaled to none. Nothing freezes a pod, or cuts off a single one.
+Nodes of kind are containers of this machine, so the processes of pods are its own: they are killed and frozen like any
+other, and the kubelet starts a container again in its pod. Pods are deleted as faults of their own; what is stopped is
+scaled to none. On other clusters pods are all there is to see, and to kill.
 Source: https://kubernetes.io/docs/concepts/workloads/pods/disruptions/
 """
 
@@ -9,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import subprocess
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
@@ -24,8 +26,8 @@ from labs.daemon import daemon
 from labs.errors import LabError
 from labs.runs import TaskInstance
 from labs.waiting import until
-from scenarios.faulting import Fault, Faults, Incarnation, late_fails
-from scenarios.machine import accepts
+from scenarios.faulting import Fault, Faults, Incarnation, Services, late_fails
+from scenarios.machine import accepts, lives, told
 from scenarios.pods import Namespace, statuses
 
 if TYPE_CHECKING:
@@ -40,10 +42,10 @@ NODE_LOST = 150
 
 
 @dataclass(frozen=True)
-class Part:
+class Pod:
     """One life of a pod: a container that is restarted in it begins another."""
 
-    pod: str
+    name: str
     uid: str
     restarts: int
 
@@ -95,22 +97,51 @@ class KubernetesServices:
         pod = self._pod(service)
         if pod is None or pod["status"].get("phase") != "Running":
             return Incarnation(service, "", ())
-        part = _part(pod)
-        return Incarnation(service, part.id, (part,))
+        members = _members(pod)
+        if not members:
+            return as_pod(service, pod)
+        pids = {process.pid for process in members}
+        main = min((p for p in members if parent(p) not in pids), key=processes.number)
+        return Incarnation(service, str(main.pid), (main, *(p for p in members if p.pid != main.pid)))
 
-    def task(self, ti: TaskInstance) -> Incarnation:
+    def task_pod(self, ti: TaskInstance) -> Incarnation:
+        """The pod that executes a task instance.
+
+        Raises:
+            LabError: there is none.
+        """
         found = self._namespace.api.found(self._namespace.path("pods", ti.hostname)) if ti.hostname else None
         if found is None:
             raise LabError(f"the pod {ti.hostname!r} of {ti.label} is none of this lab's")
-        part = _part(found)
-        return Incarnation(ti.label, part.id, (part,))
+        return as_pod(ti.label, found)
+
+    def service_pod(self, service: str) -> Incarnation:
+        """The pod of a service.
+
+        Raises:
+            LabError: there is none.
+        """
+        pod = self._pod(service)
+        if pod is None:
+            raise LabError(f"{service} has no pod")
+        return as_pod(service, pod)
+
+    def task(self, ti: TaskInstance) -> Incarnation:
+        try:
+            process = self.process(ti.hostname, int(ti.pid or 0))
+        except psutil.NoSuchProcess as error:
+            raise LabError(
+                f"process {ti.pid} of {ti.label}, in pod {ti.hostname}, is none of this machine's"
+            ) from error
+        return Incarnation(ti.label, str(process.pid), (process, *process.children(recursive=True)))
 
     def process(self, service: str, number: int) -> psutil.Process:
-        pod = self._namespace.api.found(self._namespace.path("pods", service)) or self._pod(service) or {}
-        for status in statuses(pod).values():
-            for process in _members(str(status.get("containerID", ""))):
-                if processes.number(process) == number:
-                    return process
+        pod = self._namespace.api.found(self._namespace.path("pods", service))
+        if pod is None and service in self._workloads:
+            pod = self._pod(service)
+        for process in _members(pod or {}):
+            if processes.number(process) == number:
+                return process
         raise psutil.NoSuchProcess(number, msg=f"{service} has no such process on this machine")
 
     def run(
@@ -122,24 +153,29 @@ class KubernetesServices:
         from components.platforms.kubernetes.pods import entry  # pulumi takes a while to import
 
         settings = [f"{key}={value}" for key, value in variables.items()]
-        whole = ["/bin/sh", "-c", entry({}), service, "env", *settings, *command]
+        # the end of an input cannot be told through the API: a shell gives it to the command
+        piped = ["/bin/sh", "-c", 'text=$1; shift; printf %s "$text" | "$@"', "sh", text] if text else []
+        whole = ["/bin/sh", "-c", entry({}), service, "env", *settings, *piped, *command]
         container = str(pod["spec"]["containers"][0]["name"])
-        return execute(self._namespace, str(pod["metadata"]["name"]), container, whole, text=text)
+        return execute(self._namespace, str(pod["metadata"]["name"]), container, whole)
 
     def remains(self, incarnation: Incarnation) -> list[str]:
         found = []
         for part in incarnation.parts:
-            pod = self._namespace.api.found(self._namespace.path("pods", part.pod))
-            if pod is not None and _part(pod) == part and pod["status"].get("phase") not in ("Succeeded", "Failed"):
-                found.append(f"{part.id} pod {part.pod}")
+            if isinstance(part, psutil.Process):
+                found += [told(part)] if lives(part) else []
+                continue
+            pod = self._namespace.api.found(self._namespace.path("pods", part.name))
+            if pod is not None and life_of(pod) == part and pod["status"].get("phase") not in ("Succeeded", "Failed"):
+                found.append(f"{part.id} pod {part.name}")
         return found
 
     def strays(self) -> list[str]:
-        current = {part.uid for service in self._workloads for part in self.incarnation(service).parts}
         found = []
         for service in self._workloads:
+            current = self._pod(service)
             for pod in self._pods(service):
-                if pod["metadata"]["uid"] not in current:
+                if current is None or pod["metadata"]["uid"] != current["metadata"]["uid"]:
                     found.append(f"{pod['metadata']['uid']} pod {pod['metadata']['name']} of {service}")
         return found
 
@@ -164,10 +200,8 @@ class KubernetesServices:
         return accepts(host, int(port)) if host in ("127.0.0.1", "localhost") else ready
 
     def root(self, service: str) -> Path:
-        pod = self._pod(service) or {}
-        for status in statuses(pod).values():
-            for process in _members(str(status.get("containerID", ""))):
-                return Path(f"/proc/{process.pid}/root")
+        for process in _members(self._pod(service) or {}):
+            return Path(f"/proc/{process.pid}/root")
         raise LabError(f"this machine does not see the files of {service}: its pod runs elsewhere")
 
     def ended(self, service: str) -> int:
@@ -179,8 +213,11 @@ class KubernetesServices:
     # -- breaking
 
     def kill(self, incarnation: Incarnation) -> None:
-        for part in incarnation.parts:
-            self._namespace.delete("pods", part.pod, grace=QUICKLY)
+        main = incarnation.parts[0]
+        if isinstance(main, psutil.Process):
+            main.kill()
+        else:
+            self._namespace.delete("pods", main.name, grace=QUICKLY)
 
     def stop(self, service: str) -> None:
         self._scale(service, 0)
@@ -211,13 +248,30 @@ class KubernetesServices:
         until(none, what=f"{service} to stop", timeout=90)
 
     def freeze(self, incarnation: Incarnation) -> None:
-        raise LabError(f"{incarnation.name} cannot be frozen: Kubernetes restarts or reschedules what stands still")
+        if not all(isinstance(part, psutil.Process) for part in incarnation.parts):
+            raise LabError(f"{incarnation.name} cannot be frozen: its processes are not on this machine")
+        used: list[Any] = []
+
+        # one that is stopped within a transaction would hold the locks of its rows
+        def waiting() -> tuple[bool | None, str]:
+            used.append(incarnation.parts[0].cpu_times())
+            return (True if used[-2:-1] == used[-1:] else None), "it works"
+
+        until(waiting, what=f"{incarnation.name} to wait for something", timeout=30, interval=0.2)
+        for process in incarnation.parts:
+            process.suspend()
 
     def thaw(self, incarnation: Incarnation) -> None:
-        """Nothing was frozen."""
+        for process in incarnation.parts:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.resume()
 
     def awake(self, incarnation: Incarnation) -> list[str]:
-        return [part.pod for part in incarnation.parts]
+        return [
+            told(process)
+            for process in incarnation.parts
+            if not lives(process) or process.status() != psutil.STATUS_STOPPED
+        ]
 
     def forget(self, service: str) -> list[str]:
         raise LabError(f"what {service} keeps is a volume of the cluster, whose files this machine does not see")
@@ -229,25 +283,42 @@ class KubernetesServices:
         raise LabError(f"{service} cannot be cut off: not every cluster enforces a NetworkPolicy")
 
 
-def _part(pod: Object) -> Part:
+def life_of(pod: Object) -> Pod:
+    """The present life of a pod."""
     restarts = sum(int(each.get("restartCount", 0)) for each in pod["status"].get("containerStatuses", ()))
-    return Part(str(pod["metadata"]["name"]), str(pod["metadata"]["uid"]), restarts)
+    return Pod(str(pod["metadata"]["name"]), str(pod["metadata"]["uid"]), restarts)
 
 
-def _members(container: str) -> list[psutil.Process]:
-    """The processes of a container on this machine, by the control group in which its runtime has put them."""
-    number = container.rpartition("/")[2]
+def as_pod(name: str, pod: Object) -> Incarnation:
+    """A pod as what there is to break."""
+    life = life_of(pod)
+    return Incarnation(name, life.id, (life,))
+
+
+def parent(process: psutil.Process) -> int:
+    """The pid of a process's parent; 0 when it has ended."""
+    try:
+        return int(process.ppid())
+    except psutil.NoSuchProcess:
+        return 0
+
+
+def _members(pod: Object) -> list[psutil.Process]:
+    """The live processes of a pod's first container on this machine, by the control group that its runtime made."""
+    ids = [
+        str(each.get("containerID", "")).rpartition("/")[2]
+        for each in pod.get("status", {}).get("containerStatuses", ())
+    ]
+    first = next(iter(ids), "")
     found = []
-    for process in psutil.process_iter() if number else ():
+    for process in psutil.process_iter() if first else ():
         with contextlib.suppress(OSError, psutil.Error):
-            if number in Path(f"/proc/{process.pid}/cgroup").read_text():
+            if first in Path(f"/proc/{process.pid}/cgroup").read_text() and lives(process):
                 found.append(process)
     return found
 
 
-def execute(
-    namespace: Namespace, pod: str, container: str, command: Sequence[str], *, text: str = ""
-) -> subprocess.CompletedProcess[str]:
+def execute(namespace: Namespace, pod: str, container: str, command: Sequence[str]) -> subprocess.CompletedProcess[str]:
     """Run a command in a container to its end, as `kubectl exec` does.
 
     Raises:
@@ -266,7 +337,7 @@ def execute(
             namespace.name,
             container=container,
             command=list(command),
-            stdin=bool(text),
+            stdin=False,
             stdout=True,
             stderr=True,
             tty=False,
@@ -275,8 +346,6 @@ def execute(
     except ApiException as error:
         raise LabError(f"pod {pod} cannot be entered ({error.reason}); see whether it still runs") from error
     try:
-        if text:
-            channel.write_stdin(text)
         channel.run_forever(timeout=120)
         code = channel.returncode
         return subprocess.CompletedProcess(
@@ -287,32 +356,74 @@ def execute(
         client.close()
 
 
+def pod_host(services: Services, service: str) -> Any:
+    """A testinfra host for the pod that a service has now; needs no kubectl."""
+    from testinfra.backend.base import BaseBackend, CommandResult
+    from testinfra.host import Host
+
+    class Backend(BaseBackend):
+        NAME = "kubernetes"
+
+        def run(self, command: str, *args: str, **_: Any) -> CommandResult:
+            line = self.get_command(command, *args)
+            done = services.run(service, ["/bin/sh", "-c", line])
+            return self.result(done.returncode, line, done.stdout.encode(), done.stderr.encode())
+
+    return Host(Backend(service))
+
+
 class ClusterFaults(Faults):
     """The faults of a lab on a cluster: those of every lab, and those that only a cluster has."""
 
-    def __init__(self, namespace: Namespace, *args: Any) -> None:
-        super().__init__(*args)
-        self._namespace = namespace
+    def __init__(self, namespace: Namespace, services: KubernetesServices, *args: Any) -> None:
+        super().__init__(services, *args)
+        self._namespace, self._cluster = namespace, services
 
     @contextmanager
-    def evicted(self, ti: TaskInstance) -> Iterator[Fault]:
-        """A task's pod that is evicted, as `kubectl drain` does it with every pod of a node.
+    def pod_deleted(self, service: str) -> Iterator[Fault]:
+        """A service's pod that is deleted; the block runs when another one has taken its place and is healthy."""
+        with self._fault(f"pod of {service} deleted", service) as fault:
+            old = self._cluster.service_pod(service)
+            self._end(fault, old, self._delete)
+            fault.since = time.time()
+            self._recovered(fault, service)
+            yield fault
+
+    def task_pods_deleted(self, *instances: TaskInstance) -> AbstractContextManager[Fault]:
+        """The pods of running tasks, deleted as `kubectl delete pod` does it, but with less patience."""
+        return self._task_pods("deleted", instances, self._delete)
+
+    def task_pods_evicted(self, *instances: TaskInstance) -> AbstractContextManager[Fault]:
+        """The pods of running tasks, evicted as `kubectl drain` does it with every pod of a node.
 
         Source: https://kubernetes.io/docs/concepts/scheduling-eviction/api-eviction/
         """
-        old = self._services.task(ti)
-        with self._fault(f"pod of {ti.label} evicted") as fault:
-            (part,) = old.parts
-            body = {
-                "apiVersion": "policy/v1",
-                "kind": "Eviction",
-                "metadata": {"name": part.pod},
-                "deleteOptions": {"gracePeriodSeconds": 5},
-            }
-            self._namespace.api.request("POST", self._namespace.path("pods", f"{part.pod}/eviction"), body)
-            self._gone(fault, old)
-            fault.prove("landed", f"the API granted the eviction, and pod {part.pod} is gone")
+        return self._task_pods("evicted", instances, self._evict)
+
+    @contextmanager
+    def _task_pods(self, what: str, instances: Sequence[TaskInstance], end: Callable[[str], None]) -> Iterator[Fault]:
+        with self._fault(f"pods of {', '.join(ti.label for ti in instances)} {what}") as fault:
+            for ti in instances:
+                self._end(fault, self._cluster.task_pod(ti), end)
             yield fault
+
+    def _end(self, fault: Fault, old: Incarnation, end: Callable[[str], None]) -> None:
+        (pod,) = old.parts
+        end(pod.name)
+        self._gone(fault, old)
+        fault.prove("landed", f"pod {pod.name} ({pod.uid}) is gone")
+
+    def _delete(self, pod: str) -> None:
+        self._namespace.delete("pods", pod, grace=QUICKLY)
+
+    def _evict(self, pod: str) -> None:
+        body = {
+            "apiVersion": "policy/v1",
+            "kind": "Eviction",
+            "metadata": {"name": pod},
+            "deleteOptions": {"gracePeriodSeconds": QUICKLY},
+        }
+        self._namespace.api.request("POST", self._namespace.path("pods", f"{pod}/eviction"), body)
 
     @contextmanager
     def quota(self, hard: Mapping[str, str]) -> Iterator[Callable[[Mapping[str, str]], None]]:

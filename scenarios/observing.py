@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import psutil
 from airflow_client.client import TaskInstanceApi, TaskInstanceResponse
@@ -14,6 +14,9 @@ from labs.airflow import Airflow
 from labs.runs import Run, TaskInstance
 from labs.waiting import until
 from scenarios.containers import init_of, members
+
+if TYPE_CHECKING:
+    from scenarios.pods import History
 
 
 @dataclass(frozen=True)
@@ -87,12 +90,14 @@ class Observation:
     Attributes:
         instances: its task instances, each with its latest try.
         looks: what was seen while it ran, in order.
+        history: of its pods, whose logs go with them; None where tasks run elsewhere.
     """
 
     airflow: Airflow
     run: Run
     instances: Sequence[TaskInstance]
     looks: Sequence[Look]
+    history: History | None = None
 
     def all(self, *task_ids: str) -> list[TaskInstance]:
         """The instances of these tasks, or of all tasks."""
@@ -123,7 +128,8 @@ class Observation:
         """
 
         def probe() -> tuple[str | None, str]:
-            text = self.airflow.log(self.one(task_id))
+            pods = [life for life in self.history.lives(self.run) if life.task_id == task_id] if self.history else []
+            text = self.history.said(pods[-1]) if self.history and pods else self.airflow.log(self.one(task_id))
             return (text if "Done. Returned value was:" in text else None), "its end is missing"
 
         return until(probe, what=f"the log of {task_id}", timeout=30, interval=0.5)

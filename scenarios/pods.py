@@ -428,7 +428,7 @@ class History:
 
     def said(self, life: Life, container: str = "base") -> str:
         """What a container said from its start to its end, as far as it could be read; "" for nothing."""
-        return self._logs.get((life.uid, container), "")
+        return messages(self._logs.get((life.uid, container), ""))
 
     def sightings(self) -> list[Sighting]:
         """All of them so far, in order.
@@ -500,11 +500,18 @@ class PodRun:
 
     def log(self, task_id: str, container: str = "base") -> str:
         """What the last pod of a task said while it was there: Airflow's own copy may have gone with it."""
-        return messages(self.history.said(self.of(task_id)[-1], container))
+        return self.history.said(self.of(task_id)[-1], container)
 
     def told(self, life: Life) -> list[str]:
         """The events of a pod, as `Reason: message`."""
         return [f"{event.get('reason')}: {event.get('message')}" for event in self.events[life.uid]]
+
+
+def pod_run(namespace: Namespace, seen: Observation) -> PodRun:
+    """A run whose pods were watched, with what is known of them now."""
+    assert seen.history is not None
+    lives = seen.history.lives(seen.run)
+    return PodRun(seen, lives, {life.uid: namespace.events(life.uid) for life in lives}, seen.history)
 
 
 @contextmanager
@@ -513,12 +520,10 @@ def pod_runs(namespace: Namespace, run_dag: Callable[..., Observation]) -> Itera
     runs: list[Run] = []
 
     def run(conf: Mapping[str, Any] | None = None, **options: Any) -> PodRun:
-        with namespace.watched() as history:
-            seen = run_dag(conf, **options)
-            runs.append(seen.run)
-            history.wait_quiet(seen.run)
-            lives = history.lives(seen.run)
-        return PodRun(seen, lives, {life.uid: namespace.events(life.uid) for life in lives}, history)
+        seen = run_dag(conf, settle=True, **options)
+        runs.append(seen.run)
+        assert seen.history is not None, "nobody watched the pods"
+        return pod_run(namespace, seen)
 
     try:
         yield run

@@ -13,7 +13,7 @@ import pytest
 from labs.airflow import Airflow
 from labs.runs import Run, TaskInstance
 from labs.waiting import until
-from scenarios.pods import History, Life, Namespace, messages
+from scenarios.pods import History, Life, Namespace
 from scenarios.probing import ended
 
 
@@ -55,7 +55,7 @@ class BusyPods:
         """Task instance → how often it began to work, by its own word."""
         found: Counter[str] = Counter()
         for life in self.lives(task_id):
-            found[life.label] += messages(self.history.said(life)).count(self.word)
+            found[life.label] += self.history.said(life).count(self.word)
         return dict(found)
 
     def account(self, task_id: str) -> list[dict[str, Any]]:

@@ -25,7 +25,7 @@ def test_tasks_survive_and_nothing_is_forgotten(service, airflow, faults, run_da
     busy = start_in_pods("35_01_04_executor_parallelism", "holds a slot", {"tasks": TASKS, "seconds": 60})
     busy.wait_for_work("work", TASKS)
 
-    with faults.killed(service) as fault, late_fails():
+    with faults.pod_deleted(service) as fault, late_fails():
         run = airflow.wait(busy.run, 240)
 
     ended = [ti for ti in airflow.task_instances(run) if ti.task_id == "work"]

@@ -26,7 +26,7 @@ def test_running_pods_are_adopted_not_repeated(airflow, faults, namespace, start
     instances = busy.wait_for_work("work", TASKS)
     before = {life.uid: life.labels["airflow-worker"] for life in busy.lives("work")}
 
-    with faults.killed("scheduler") as fault, late_fails():
+    with faults.pod_deleted("scheduler") as fault, late_fails():
         going = {
             each["metadata"]["uid"] for each in namespace.pods_of(busy.run) if each["status"]["phase"] == "Running"
         }

@@ -7,8 +7,6 @@ Source: https://airflow.apache.org/docs/apache-airflow-providers-cncf-kubernetes
 Hint: the scheduler's log says "deleted before it could complete".
 """
 
-from contextlib import ExitStack
-
 import pytest
 
 from scenarios.faulting import late_fails
@@ -26,11 +24,7 @@ def test_the_task_with_a_retry_recovers_and_the_other_fails(how, lab, airflow, f
     fragile = start_in_pods(FRAGILE, "The container started", {"seconds": 60})
     hit = [*sturdy.wait_for_work("succeeds"), *fragile.wait_for_work("first")]
 
-    with ExitStack() as injected, late_fails():
-        if how == "deleted":
-            fault = injected.enter_context(faults.task_process_killed(*hit))
-        else:
-            fault, _ = [injected.enter_context(faults.evicted(ti)) for ti in hit]
+    with getattr(faults, f"task_pods_{how}")(*hit) as fault, late_fails():
         runs = [airflow.wait(each.run, 180) for each in (sturdy, fragile)]
 
     (again,) = [ti for ti in airflow.task_instances(sturdy.run) if ti.task_id == "succeeds"]

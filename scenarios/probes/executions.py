@@ -9,6 +9,7 @@ They last until a file `release` appears there.
 
 import json
 import os
+import socket
 import time
 from datetime import timedelta
 from pathlib import Path
@@ -24,7 +25,8 @@ PARAMS = {
 def execute(params, ti):
     """Leave a file that says who executes what since when, and at the end, until when."""
     folder, release = Path(params["folder"]), Path(params["folder"], "release")
-    where = {"service": os.environ["AIRFLOW_LAB_SERVICE"], "pid": os.getpid(), "worker": os.getppid()}
+    service = os.environ.get("AIRFLOW_LAB_SERVICE") or socket.gethostname()  # a task's pod goes by its own name
+    where = {"service": service, "pid": os.getpid(), "worker": os.getppid()}
     who = {"task": ti.task_id, "try": ti.try_number, **where}
     seen = {**who, "started": time.time()}
     file = folder / f"{ti.task_id}-try{ti.try_number}-pid{os.getpid()}-{time.time_ns()}.json"

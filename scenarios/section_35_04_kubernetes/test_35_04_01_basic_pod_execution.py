@@ -64,7 +64,7 @@ def test_created_run_terminated(ran, evidence):
 
 
 def test_they_share_nothing(ran, evidence, claim):
-    """No volume that outlives a pod, no namespace of the node; the file of one is not there for the other."""
+    """Neither a path nor a namespace of the node; the file that one left is not there for the other."""
     shared = {}
     for life in ran.lives:
         spec = life.first["spec"]

@@ -7,7 +7,7 @@ import pytest
 
 from labs.waiting import until
 from scenarios.observing import Observation
-from scenarios.pods import ZONE, PodRun, cause, refusals, slug
+from scenarios.pods import ZONE, cause, pod_run, refusals, slug
 
 pytestmark = pytest.mark.needs(executor="KubernetesExecutor", section="35.8")
 
@@ -51,10 +51,8 @@ def ran(said, airflow, namespace, timeline):
         finally:
             for pod in namespace.pods_of(run):
                 namespace.delete("pods", pod["metadata"]["name"], grace=1)
-        lives = history.lives(run)
     assert run.state == "failed", airflow.explain(run)
-    seen = Observation(airflow, run, airflow.task_instances(run), [])
-    return PodRun(seen, lives, {life.uid: namespace.events(life.uid) for life in lives}, history), stuck, node
+    return pod_run(namespace, Observation(airflow, run, airflow.task_instances(run), [], history)), stuck, node
 
 
 def test_memory_and_the_fix(ran, evidence):

@@ -1,0 +1,128 @@
+"""Services of a cluster as faults see them: by the pods that there are, and by nothing else."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import psutil
+import pytest
+
+from labs.errors import LabError
+from labs.runs import TaskInstance
+from scenarios.faulting import Incarnation
+from scenarios.faulting_kubernetes import KubernetesServices, Pod, as_pod
+
+SERVICES = {
+    "scheduler": [{"name": "scheduler", "workload": "deployment/airflow-scheduler", "endpoints": {}}],
+    "metadata-database": [
+        {
+            "name": "metadata-database",
+            "workload": "statefulset/airflow-postgresql",
+            "endpoints": {"sql": "airflow-postgresql:5432"},
+        }
+    ],
+}
+
+
+def pod(name: str, uid: str, *, ready: bool = True, created: str = "1", going: bool = False, **more: Any) -> Any:
+    metadata = {"name": name, "uid": uid, "creationTimestamp": created, "labels": {"app": name.rpartition("-")[0]}}
+    if going:
+        metadata["deletionTimestamp"] = "now"
+    conditions = [{"type": "Ready", "status": str(ready)}]
+    statuses = [{"name": "main", "restartCount": more.pop("restarts", 0), "containerID": "", "state": {}}]
+    return {
+        "metadata": metadata,
+        "spec": {"containers": [{"name": "main"}]},
+        "status": {"phase": "Running", "conditions": conditions, "containerStatuses": statuses, **more},
+    }
+
+
+class Namespace:
+    """A namespace with these pods; what is asked of it is written down."""
+
+    name = "airflow-t"
+
+    def __init__(self, *there: Any) -> None:
+        self.there, self.done, self.api = list(there), [], self
+
+    def path(self, kind: str, name: str = "") -> str:
+        return f"{kind}/{name}"
+
+    def request(self, method: str, path: str, *_: Any, **__: Any) -> Any:
+        workload = path.removesuffix("/scale").rpartition("/")[2]
+        return {"spec": {"replicas": 1, "selector": {"matchLabels": {"app": workload}}}}
+
+    def pods(self, app: str) -> list[Any]:
+        return [each for each in self.there if each["metadata"]["labels"]["app"] == app]
+
+    def found(self, path: str) -> Any:
+        return next((each for each in self.there if path == f"pods/{each['metadata']['name']}"), None)
+
+    def delete(self, kind: str, name: str, grace: int | None = None) -> None:
+        self.done.append(("delete", name, grace))
+        self.there = [each for each in self.there if each["metadata"]["name"] != name]
+
+    def patch(self, path: str, change: Any) -> None:
+        self.done.append((path.rpartition("namespaces/")[2], change))
+
+
+def services(*there: Any) -> tuple[KubernetesServices, Namespace]:
+    namespace = Namespace(*there)
+    return KubernetesServices(namespace, SERVICES), namespace  # type: ignore[arg-type]
+
+
+def test_a_service_runs_when_its_pod_is_ready() -> None:
+    found, _ = services(pod("airflow-scheduler-1", "u1"), pod("airflow-postgresql-0", "u2", ready=False))
+    assert found.states() == {"scheduler": "RUNNING", "metadata-database": "RUNNING, NOT READY"}
+    assert found.refused("metadata-database") == ["airflow-postgresql:5432"]
+    assert found.refused("scheduler") == found.addresses("scheduler") == []
+
+
+def test_a_pod_on_its_way_out_is_a_stray() -> None:
+    found, _ = services(pod("airflow-scheduler-1", "old", going=True), pod("airflow-scheduler-2", "new", created="2"))
+    assert found.incarnation("scheduler").id == "new/0"
+    assert found.states() == {"scheduler": "RUNNING", "metadata-database": "STOPPED"}
+    assert found.strays() == ["old pod airflow-scheduler-1 of scheduler"]
+    assert found.incarnation("metadata-database").id == ""
+
+
+def test_where_processes_are_not_to_be_seen_the_pod_is_killed() -> None:
+    found, namespace = services(pod("airflow-scheduler-1", "u1"))
+    old = found.incarnation("scheduler")
+    assert found.remains(old) == ["u1/0 pod airflow-scheduler-1"]
+    found.kill(old)
+    assert namespace.done == [("delete", "airflow-scheduler-1", 1)]
+    assert found.remains(old) == []
+    with pytest.raises(LabError, match="its processes are not on this machine"):
+        found.freeze(old)
+
+
+def test_a_container_that_was_restarted_is_another_life() -> None:
+    found, namespace = services(pod("airflow-scheduler-1", "u1"))
+    old = found.incarnation("scheduler")
+    namespace.there = [pod("airflow-scheduler-1", "u1", restarts=1)]
+    assert found.remains(old) == []
+    assert found.incarnation("scheduler").parts == (Pod("airflow-scheduler-1", "u1", 1),)
+
+
+def test_a_stopped_service_is_scaled_to_none_and_back() -> None:
+    found, namespace = services()
+    found.stop("scheduler")
+    found.start("scheduler")
+    path = "airflow-t/deployments/airflow-scheduler/scale"
+    assert namespace.done == [(path, {"spec": {"replicas": 0}}), (path, {"spec": {"replicas": 1}})]
+
+
+def test_processes_of_this_machine_are_told_by_their_pids() -> None:
+    found, _ = services()
+    own = psutil.Process()
+    assert found.remains(Incarnation("x", str(own.pid), (own,)))[0].startswith(f"{own.pid} ")
+
+
+def test_the_pod_of_a_task() -> None:
+    task = pod("probe-work-1", "t1")
+    found, _ = services(task)
+    ti = TaskInstance("probe", "run", "work", -1, 1, "running", hostname="probe-work-1")
+    assert found.task_pod(ti) == as_pod("work", task)
+    with pytest.raises(LabError, match="pod '' of work is none of this lab's"):
+        found.task_pod(TaskInstance("probe", "run", "work", -1, 1, "queued"))
