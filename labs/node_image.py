@@ -100,6 +100,11 @@ def program(name: str, tell: Tell = lambda _: None) -> Path:
     return artefact(f"program-{name}", _key(found), build) / name
 
 
+def kind_command(tell: Tell = lambda _: None) -> str:
+    """The kind CLI: that of the PATH, else one that is built once."""
+    return shutil.which("kind") or str(program("kind", tell))
+
+
 def _key(found: Program) -> str:
     return digest(*(path.read_bytes() for path in sorted((NODE / found.module).iterdir())), _flags(found))
 
@@ -190,7 +195,7 @@ def build(tell: Tell = lambda _: None) -> str:
     """
     name = reference()
     with daemon(timeout=PATIENCE) as client, only_one("node"):
-        program("kind", tell)
+        kind_command(tell)
         if size(client, name) is None:
             archive = artefact("node", name.rpartition(":")[2], lambda folder: _make(client, name, folder, tell))
             if size(client, name) is None:

@@ -7,7 +7,6 @@ Source: https://kind.sigs.k8s.io/docs/user/configuration/
 from __future__ import annotations
 
 import json
-import shutil
 import subprocess
 import tempfile
 from collections.abc import Sequence
@@ -122,8 +121,9 @@ def kind(*arguments: str, text: str = "") -> str:
     Raises:
         LabError: it fails; with its last words.
     """
-    path = shutil.which("kind") or str(node_image.program("kind"))
-    done = subprocess.run([path, *arguments], input=text, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [node_image.kind_command(), *arguments], input=text, capture_output=True, text=True, check=False
+    )
     if done.returncode:
         lines = [line.strip() for line in done.stderr.splitlines() if line.strip()]
         wrong = next((line for line in lines if line.startswith("ERROR")), lines[-1] if lines else "it says nothing")

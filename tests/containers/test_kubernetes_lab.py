@@ -1,0 +1,92 @@
+"""A whole lab on a kind cluster, as a user drives it: up, a task in its pod, a second lab, down to nothing."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from components.clusters.kind import cluster_name, node_containers
+from components.platforms.kubernetes.names import SERVICE, namespace_of, owner
+from labs.airflow import Airflow
+from labs.cluster import OWNER, Cluster
+from labs.daemon import daemon
+from labs.paths import PROJECT_ROOT, lab_directory
+
+pytestmark = pytest.mark.long
+
+DAG = "35_01_02_portable_dag"
+
+NAMES = ("t-pods-one", "t-pods-two")
+
+
+def lab(*arguments: str, status: int = 0) -> str:
+    """Run the command line to its end; its standard output, or where it must fail what it says."""
+    command = [PROJECT_ROOT / "lab", *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=3000, check=False)
+    assert done.returncode == status, done.stderr
+    return done.stderr if status else done.stdout
+
+
+def up(name: str) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(lab("up", "kubernetes", "--engine", "embedded", "--name", name, "--json"))
+    return found
+
+
+def run_once(outputs: dict[str, Any]) -> None:
+    airflow = Airflow(outputs["api_url"], outputs["admin_user"], outputs["admin_password"])
+    airflow.wait_for_dag(DAG, file=f"{DAG}.py")
+    run = airflow.wait(airflow.trigger(DAG, None), 180)
+    assert run.state == "success", airflow.explain(run)
+    pods = {ti.hostname for ti in airflow.task_instances(run) if ti.hostname}
+    assert len(pods) > 1  # a pod for each task
+
+
+def test_labs_on_a_cluster_run_tasks_in_pods_and_go_without_a_trace() -> None:
+    try:
+        outputs = up(NAMES[0])
+        run_once(outputs)
+        api = Cluster(Path(outputs["cluster"]["kubeconfig"]).read_text())
+        _every_service_has_a_pod(api, outputs)
+
+        asked = ("preview", "kubernetes", "--engine", "embedded", "--name", NAMES[0], "--json")
+        assert [step for step in json.loads(lab(*asked)) if step["operation"] != "same"] == []
+        states = json.loads(lab("status", NAMES[0], "--json"))["services"]
+        assert {state["state"] for state in states} == {"RUNNING"}
+        assert lab("logs", NAMES[0], "scheduler", "-n", "5").strip()
+
+        foreign = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace_of(NAMES[1])}}
+        api.request("POST", "/api/v1/namespaces", foreign)
+        said = lab("up", "kubernetes", "--engine", "embedded", "--name", NAMES[1], status=1)
+        assert f"there is a Namespace {namespace_of(NAMES[1])} that is not of this lab" in said
+        assert api.found(f"/api/v1/namespaces/{namespace_of(NAMES[1])}")
+        api.request("DELETE", f"/api/v1/namespaces/{namespace_of(NAMES[1])}")
+        api.request("GET", f"/api/v1/namespaces/{namespace_of(NAMES[0])}")
+
+        run_once(up(NAMES[1]))
+        begun = time.monotonic()
+        lab("down", NAMES[0])
+        assert time.monotonic() - begun < 60
+        assert not api.found(f"/api/v1/namespaces/{namespace_of(NAMES[0])}")
+        assert not api.items("/api/v1/persistentvolumes", labelSelector=f"{OWNER}={owner(NAMES[0])}")
+    finally:
+        for name in NAMES:
+            if lab_directory(name).exists():
+                lab("down", name)
+    with daemon() as client:
+        assert node_containers(client, cluster_name(NAMES[0], False)) == []
+    assert not any(lab_directory(name).exists() for name in NAMES)
+
+
+def _every_service_has_a_pod(api: Cluster, outputs: dict[str, Any]) -> None:
+    path = f"/api/v1/namespaces/{outputs['cluster']['namespace']}/pods"
+    running = {
+        pod["metadata"]["labels"][SERVICE]
+        for pod in api.items(path, labelSelector=SERVICE)
+        if pod["status"]["phase"] == "Running"
+    }
+    assert running == {replica["name"] for group in outputs["services"].values() for replica in group}
