@@ -16,6 +16,7 @@ from labs.airflow import Airflow
 from labs.cluster import OWNER, Cluster
 from labs.daemon import daemon
 from labs.paths import PROJECT_ROOT, lab_directory
+from labs.waiting import until
 
 pytestmark = pytest.mark.long
 
@@ -65,7 +66,11 @@ def test_labs_on_a_cluster_run_tasks_in_pods_and_go_without_a_trace() -> None:
         assert f"there is a Namespace {namespace_of(NAMES[1])} that is not of this lab" in said
         assert api.found(f"/api/v1/namespaces/{namespace_of(NAMES[1])}")
         api.request("DELETE", f"/api/v1/namespaces/{namespace_of(NAMES[1])}")
-        api.request("GET", f"/api/v1/namespaces/{namespace_of(NAMES[0])}")
+        until(
+            lambda: (None if api.found(f"/api/v1/namespaces/{namespace_of(NAMES[1])}") else True, "it is there"),
+            what="the other namespace to be gone",
+            timeout=60,
+        )
 
         run_once(up(NAMES[1]))
         begun = time.monotonic()
