@@ -417,7 +417,7 @@ class Airflow:
     def log(self, ti: TaskInstance, try_number: int | None = None) -> str:
         """The log of one try (the instance's own by default) as `time level message` lines."""
         # the generated model of a log message warns on what Airflow really sends
-        return _log_text(
+        return log_text(
             self.call(
                 self._log_messages,
                 dag_id=ti.dag_id,
@@ -487,7 +487,8 @@ def _time(text: str | None) -> datetime | None:
     return datetime.fromisoformat(text.replace("Z", "+00:00")) if text else None
 
 
-def _log_text(messages: list[Any]) -> str:
+def log_text(messages: list[Any]) -> str:
+    """A task's log, as texts or as Airflow's own messages, as `time level message` lines."""
     lines = []
     for message in messages:
         if isinstance(message, str):

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
+from labs.airflow import log_text
 from labs.errors import LabError
 from labs.runs import Run
 from labs.waiting import until
@@ -156,14 +157,15 @@ def statuses(pod: Object) -> dict[str, Object]:
 
 
 def messages(log: str) -> str:
-    """A pod's log without what Airflow writes around each message there; other lines as they are."""
-    found = []
+    """A pod's log as Airflow shows that of a task: `time level message` for its messages, other lines as they are."""
+    found: list[Any] = []
     for line in log.splitlines():
         try:
-            found.append(str(json.loads(line)["event"]))
-        except (ValueError, KeyError, TypeError):
+            message = json.loads(line)
+            found.append(message if "event" in message else line)
+        except (ValueError, TypeError):
             found.append(line)
-    return "\n".join(found)
+    return log_text(found)
 
 
 def moment(text: str) -> float:

@@ -3,6 +3,8 @@
 Hint: `kubectl describe pod`; for a pod that is gone, `kubectl get events` for an hour.
 """
 
+import re
+
 import pytest
 
 from scenarios.pods import cause
@@ -54,7 +56,7 @@ def test_memory(ran, evidence):
     life = ran.one("out_of_memory")
     ended = life.ended()
     evidence("base ended", ended)
-    taken = [int(line.split()[0]) for line in ran.log("out_of_memory").splitlines() if line.endswith("and counting")]
+    taken = [int(found) for found in re.findall(r"(\d+) MiB and counting", ran.log("out_of_memory"))]
     assert ended["reason"] == "OOMKilled"
     assert life.spec()["resources"]["limits"]["memory"] == "384Mi"
     assert taken and max(taken) < 384, f"it could take {max(taken, default=0)} MiB, with a limit of 384"

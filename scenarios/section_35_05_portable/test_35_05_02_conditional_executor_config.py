@@ -46,3 +46,12 @@ def test_the_results_do_not_depend_on_it(run, evidence):
     results = run.xcom("report")["results"]
     evidence(RESULT, results)
     assert results == [sum(range(1_000)), sum(range(1_000_000))]
+
+
+@pytest.mark.needs(executor="KubernetesExecutor")
+def test_the_pod_is_of_that_size(run, evidence):
+    """The Kubernetes half: as the API server stored them, only the pod of `heavy` has other requests."""
+    found = {life.task_id: life.spec()["resources"] for life in run.history.lives(run.run)}
+    evidence("resources", found)
+    assert found["heavy"] == {"requests": {"cpu": "200m", "memory": "384Mi"}, "limits": {"memory": "1Gi"}}
+    assert found["light"] == found["report"] != found["heavy"]

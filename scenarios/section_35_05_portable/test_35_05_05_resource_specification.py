@@ -50,6 +50,15 @@ def test_the_log_says_what_was_asked(sized, executor, evidence):
     ]
 
 
+@pytest.mark.needs(executor="KubernetesExecutor")
+def test_each_size_is_that_of_a_pod(sized, evidence):
+    """The Kubernetes half: what each pod requests, as the API server stored it."""
+    found = {life.task_id: life.spec()["resources"]["requests"] for life in sized.history.lives(sized.run)}
+    evidence("requests", found)
+    small, large = {"cpu": "100m", "memory": "256Mi"}, {"cpu": "200m", "memory": "384Mi"}
+    assert [found[task] for task in (*SMALL, *LARGE)] == [small, small, large, large]
+
+
 @pytest.mark.needs(executor="LocalExecutor")
 def test_a_small_pool_runs_large_tasks_one_after_the_other(sized, airflow, run_dag, evidence):
     """With two slots in the pool, which is what one large task takes, large tasks no longer run together."""

@@ -157,9 +157,8 @@ def test_a_log_without_refusals() -> None:
 
 
 def test_messages_of_a_pods_log() -> None:
-    assert messages('{"timestamp": "t", "event": "two\\nlines"}\nplain\n{"no": "event"}') == (
-        'two\nlines\nplain\n{"no": "event"}'
-    )
+    said = '{"timestamp": "t", "level": "info", "event": "two\\nlines"}\nplain\n{"no": "message"}\n5'
+    assert messages(said) == 't info two\nlines\nplain\n{"no": "message"}\n5'
 
 
 def test_a_tasks_id_in_a_pods_name() -> None:
