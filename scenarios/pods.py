@@ -417,9 +417,16 @@ class History:
                 self._readers[key].start()
 
     def _read(self, key: tuple[str, str], pod: str) -> None:
+        path, given = f"{self._path}/{pod}/log", {"container": key[1]}
         with suppress(LabError):  # of a pod that went faster than it could be asked
-            path = f"{self._path}/{pod}/log"
-            self._logs[key] = self._api.text("GET", path, container=key[1], follow="true")
+            while True:
+                try:
+                    self._logs[key] = self._api.text("GET", path, **given, follow="true")
+                    return
+                except LabError:  # it said nothing for a minute, or is gone
+                    self._logs[key] = self._api.text("GET", path, **given)
+                if self._over.is_set():
+                    return
 
     def close(self) -> None:
         """End the watch, and the reading of what has ended."""

@@ -80,6 +80,15 @@ def test_they_share_nothing(ran, evidence, claim):
     evidence("second says", [line for line in log.splitlines() if "first ran in" in line or "Note of" in line])
     assert told["separate"] is True
     assert "Note of another task in /tmp: None" in log
+    containers = {life.last["status"]["containerStatuses"][0]["containerID"] for life in ran.lives}
+    evidence("containers", sorted(containers))
+    assert len(containers) == len(TASKS), "two tasks had the same container"
+    claim(
+        "CeleryExecutor: not as isolated as KubernetesExecutor",
+        "seed 001",
+        "holds",
+        {"tasks": len(TASKS), "containers": len(containers), "files of another task": 0, "paths of the node": 0},
+    )
     claim(
         "KubernetesExecutor creates a new Pod for each task and tears it down when done",
         "seed 003",
