@@ -22,7 +22,7 @@ import (
 // The order is that of upstream's plugin.cfg: a query passes through the plugins in it.
 func init() {
 	dnsserver.Directives = []string{
-		"reload", "ready", "health", "prometheus", "errors", "log", "cache", "loadbalance", "hosts", "kubernetes",
+		"reload", "ready", "health", "prometheus", "errors", "log", "loadbalance", "cache", "hosts", "kubernetes",
 		"loop", "forward",
 	}
 }
