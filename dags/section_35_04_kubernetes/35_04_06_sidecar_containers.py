@@ -64,8 +64,9 @@ class Proxy(http.server.BaseHTTPRequestHandler):
 
 # process 1 of a container ignores signals that it has no handler for, and would be killed half a minute later
 signal.signal(signal.SIGTERM, lambda *_: (print("proxy ends", flush=True), os._exit(0)))
+server = http.server.ThreadingHTTPServer(("", int(os.environ["PORT"])), Proxy)
 print("proxy listens", flush=True)
-http.server.ThreadingHTTPServer(("", int(os.environ["PORT"])), Proxy).serve_forever()
+server.serve_forever()
 """
 
 SHIPPER = f"""
