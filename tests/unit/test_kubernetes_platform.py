@@ -127,9 +127,7 @@ def test_names_labels_and_ports_are_those_of_the_chart(declared: Declared) -> No
     services = dict(declared.pretender.objects("Service"))
     assert set(services) == {"airflow-api-server", "airflow-postgresql"}
     assert services["airflow-api-server"]["spec"]["type"] == "NodePort"
-    assert services["airflow-api-server"]["spec"]["ports"] == [
-        {"name": "api-server-http", "port": 8080, "nodePort": 30007}
-    ]
+    assert services["airflow-api-server"]["spec"]["ports"] == [{"name": "api-server", "port": 8080, "nodePort": 30007}]
     assert services["airflow-postgresql"]["spec"]["type"] == "ClusterIP"
     pods = dict(declared.pretender.pods())
     labels = pods["airflow-scheduler"]["metadata"]["labels"]

@@ -32,7 +32,21 @@ def slug(text: str) -> str:
 
 def owner(lab: str) -> str:
     """Value of the label `labs.cluster.OWNER` on everything of a lab."""
-    return f"{CHECKOUT}.{lab}"
+    return f"{CHECKOUT}.{release_of(lab)}"
+
+
+def release_of(lab: str) -> str:
+    """Value of the chart's label `release`: the lab's name, which may end as no label does.
+
+    >>> release_of("35.4.")
+    '35.4'
+    """
+    return lab.rstrip("._-")
+
+
+def port_name(role: str) -> str:
+    """The name of a service's port, as in the chart; Kubernetes takes 15 letters."""
+    return component_of(role)[:15].rstrip("-")
 
 
 def namespace_of(lab: str) -> str:

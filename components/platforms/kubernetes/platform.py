@@ -43,6 +43,8 @@ from components.platforms.kubernetes.names import (
     namespace_of,
     object_name,
     owner,
+    port_name,
+    release_of,
     slug,
 )
 from components.platforms.kubernetes.pods import COPIES, NOBODY, ROOT, SAFE, SECRETS
@@ -105,6 +107,7 @@ class KubernetesPlatform:
     def __init__(self, home: Path, cluster: Cluster) -> None:
         self._home = home
         self._lab = home.parent.name
+        self._release = release_of(self._lab)
         self._cluster = cluster
         self._provider = k8s.Provider("kubernetes", kubeconfig=cluster.kubeconfig)
         self._name = namespace_of(self._lab)
@@ -259,7 +262,7 @@ class KubernetesPlatform:
     def service(self, name: str, spec: ServiceSpec, opts: pulumi.ResourceOptions) -> Service:
         """A Deployment, or a StatefulSet where it keeps something, with a Service where it listens."""
         child = pulumi.ResourceOptions(parent=opts.parent)
-        labels = {"tier": "airflow", "release": self._lab, "component": component_of(spec.role), SERVICE: name}
+        labels = {"tier": "airflow", "release": self._release, "component": component_of(spec.role), SERVICE: name}
         self._account(name, spec.grants, child)
         template = self._pod(name, spec, labels, child)
         keeps = any(each.name in self._kept for each in spec.volumes)
@@ -303,7 +306,7 @@ class KubernetesPlatform:
     def job(self, name: str, spec: JobSpec, opts: pulumi.ResourceOptions) -> pulumi.Resource:
         """A Job, of one try."""
         child = pulumi.ResourceOptions(parent=opts.parent)
-        labels = {"tier": "airflow", "release": self._lab, "component": component_of(spec.role), SERVICE: name}
+        labels = {"tier": "airflow", "release": self._release, "component": component_of(spec.role), SERVICE: name}
         self._account(name, (), child)
         template = self._pod(name, spec, labels, child)
         template["spec"]["restartPolicy"] = "Never"
@@ -352,7 +355,7 @@ class KubernetesPlatform:
             "kind": "Pod",
             "metadata": {
                 "name": "task",
-                "labels": {"tier": "airflow", "release": self._lab, "component": WORKER, **pod.labels},
+                "labels": {"tier": "airflow", "release": self._release, "component": WORKER, **pod.labels},
                 "annotations": dict(pod.annotations),
             },
             "spec": {
@@ -461,14 +464,14 @@ class KubernetesPlatform:
     def _listen(self, name: str, spec: ServiceSpec, labels: Mapping[str, str], opts: pulumi.ResourceOptions) -> None:
         ports = []
         for port in spec.ports:
-            found: dict[str, Any] = {"name": slug(f"{component_of(spec.role)}-{port.name}"), "port": port.number}
+            found: dict[str, Any] = {"name": port_name(spec.role), "port": port.number}
             if port.public:
                 found["nodePort"] = self._published_port(port).number
             ports.append(found)
         kind = "NodePort" if any(port.public for port in spec.ports) else "ClusterIP"
         fields = {"type": kind, "selector": dict(labels), "ports": ports}
         self._make("Service", object_name(name), name, opts, spec=fields)
-        peers: dict[str, Any] = {"podSelector": {"matchLabels": {"tier": "airflow", "release": self._lab}}}
+        peers: dict[str, Any] = {"podSelector": {"matchLabels": {"tier": "airflow", "release": self._release}}}
         rule: dict[str, Any] = {"ports": [{"protocol": "TCP", "port": port.number} for port in spec.ports]}
         if kind == "ClusterIP":
             rule["from"] = [peers]
@@ -479,7 +482,7 @@ class KubernetesPlatform:
         """Nothing goes in or out but what follows, and what each service adds."""
         top = pulumi.ResourceOptions()
         everybody: dict[str, Any] = {}
-        lab = {"podSelector": {"matchLabels": {"tier": "airflow", "release": self._lab}}}
+        lab = {"podSelector": {"matchLabels": {"tier": "airflow", "release": self._release}}}
         names = [{"protocol": protocol, "port": 53} for protocol in ("UDP", "TCP")]
         rules: Mapping[str, tuple[dict[str, Any], list[dict[str, Any]]]] = {
             "default-deny": (everybody, []),
@@ -508,7 +511,7 @@ class KubernetesPlatform:
             subjects=[{"kind": "ServiceAccount", "name": account, "namespace": self._namespace}],
         )
         api = {"ports": [{"protocol": "TCP", "port": port} for port in (443, 6443)]}
-        selector = {"matchLabels": {"release": self._lab, SERVICE: name}}
+        selector = {"matchLabels": {"release": self._release, SERVICE: name}}
         policy = {"podSelector": selector, "policyTypes": ["Egress"], "egress": [api]}
         self._make("NetworkPolicy", f"{account}-api", f"{name}-api", opts, spec=policy)
 
@@ -529,7 +532,7 @@ class KubernetesPlatform:
         return KINDS[kind](resource, metadata=metadata, **given, opts=ours)
 
     def _labels(self, what: str) -> dict[str, str]:
-        return {OWNER: owner(self._lab), "tier": "airflow", "release": self._lab, "component": component_of(what)}
+        return {OWNER: owner(self._lab), "tier": "airflow", "release": self._release, "component": component_of(what)}
 
     def _image(self, image: Image) -> NodeImage:
         if image not in self._images:
