@@ -47,7 +47,7 @@ SHARED = (
 )
 """Settings that break Airflow in ways hard to read when two components differ in them."""
 
-ONLY_SCHEDULER = ("core.parallelism", "scheduler.")
+ONLY_SCHEDULER = ("core.parallelism", "scheduler.", "kubernetes_executor.")
 """Options that only the scheduler reads, so that changing one restarts nothing else."""
 
 

@@ -241,7 +241,7 @@ class PodPlatform(Platform, Protocol):
         """Airflow options, by `section.key`, with which the KubernetesExecutor finds its way."""
 
     def task_objects(self, settings: str, password: pulumi.Input[str], opts: pulumi.ResourceOptions) -> None:
-        """What tasks may mount: a claim `task-data`, and with these contents `task-settings`, `task-credentials`."""
+        """What tasks may mount: a claim `task-data`, and with these contents `task-settings` and `task-credentials`."""
 
     def task_templates(self, pods: Mapping[str, TaskPod | str], opts: pulumi.ResourceOptions) -> Volume:
         """A folder of pod templates, by their files' names; those that are text as they are."""

@@ -13,6 +13,7 @@ import pytest
 import yaml
 
 from components.platforms.kubernetes.names import SERVICE
+from components.platforms.kubernetes.platform import REACHES
 from components.platforms.kubernetes.pods import entry, probes
 from components.secrets import NAMES
 from labs.cluster import OWNER
@@ -131,7 +132,13 @@ def test_names_labels_and_ports_are_those_of_the_chart(declared: Declared) -> No
     assert services["airflow-postgresql"]["spec"]["type"] == "ClusterIP"
     pods = dict(declared.pretender.pods())
     labels = pods["airflow-scheduler"]["metadata"]["labels"]
-    assert labels == {"tier": "airflow", "release": "t-declared", "component": "scheduler", SERVICE: "scheduler"}
+    assert labels == {
+        "tier": "airflow",
+        "release": "t-declared",
+        "component": "scheduler",
+        SERVICE: "scheduler",
+        **REACHES,
+    }
     assert pods["default.yaml"]["metadata"]["labels"]["component"] == "worker"
     assert declared.outputs["api_url"] == "http://127.0.0.1:30007"
     assert declared.outputs["internal_api_url"] == "http://airflow-api-server:8080"
@@ -169,7 +176,7 @@ def test_every_pod_meets_the_restricted_standard_and_more(any_lab: Declared) -> 
 
 def test_only_who_makes_or_reads_pods_may_and_has_a_token(declared: Declared) -> None:
     roles = dict(declared.pretender.objects("Role"))
-    assert set(roles) == {"airflow-scheduler", "airflow-api-server"}
+    assert set(roles) == {"airflow-scheduler", "airflow-api-server", "airflow-pod-reader"}
     verbs = {verb for rule in roles["airflow-api-server"]["rules"] for verb in rule["verbs"]}
     assert not verbs & {"create", "delete", "patch", "update"}
     for name, pod in declared.pretender.pods():
@@ -230,7 +237,9 @@ def test_nothing_goes_in_or_out_but_what_is_said(declared: Declared) -> None:
     (rule,) = policies["airflow-postgresql"]["ingress"]
     assert rule["ports"] == [{"protocol": "TCP", "port": 5432}] and "from" in rule
     assert "from" not in policies["airflow-api-server"]["ingress"][0]
-    assert {name for name in policies if name.endswith("-api")} == {"airflow-scheduler-api", "airflow-api-server-api"}
+    assert policies["airflow-kubernetes-api"]["podSelector"] == {"matchLabels": {"reaches": "kubernetes-api"}}
+    asking = {name for name, pod in declared.pretender.pods() if "reaches" in pod["metadata"]["labels"]}
+    assert asking == {"airflow-scheduler", "airflow-api-server"}
 
 
 def test_services_are_told_where_testinfra_finds_them(declared: Declared) -> None:

@@ -82,6 +82,9 @@ RULES: Mapping[Grant, list[dict[str, list[str]]]] = {
 }
 """https://airflow.apache.org/docs/helm-chart/stable/ (pod-launcher-role, pod-log-reader-role)"""
 
+REACHES: Mapping[str, str] = {"reaches": "kubernetes-api"}
+"""Label of pods that may ask the Kubernetes API; a task gives it to its own with a `pod_override`."""
+
 WORKER = "worker"
 """Component and service account of task pods, as in the chart."""
 
@@ -263,6 +266,7 @@ class KubernetesPlatform:
         """A Deployment, or a StatefulSet where it keeps something, with a Service where it listens."""
         child = pulumi.ResourceOptions(parent=opts.parent)
         labels = {"tier": "airflow", "release": self._release, "component": component_of(spec.role), SERVICE: name}
+        labels |= REACHES if spec.grants else {}
         self._account(name, spec.grants, child)
         template = self._pod(name, spec, labels, child)
         keeps = any(each.name in self._kept for each in spec.volumes)
@@ -322,7 +326,8 @@ class KubernetesPlatform:
         )
 
     def task_objects(self, settings: str, password: pulumi.Input[str], opts: pulumi.ResourceOptions) -> None:
-        """As the curriculum's DAGs name them."""
+        """As the curriculum's DAGs name them, with a service account for tasks that look at pods."""
+        self._account("pod-reader", ["read task pods"], opts)
         spec = {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "100Mi"}}}
         self._make("PersistentVolumeClaim", "task-data", "task-data", opts, spec=spec)
         self._make("ConfigMap", "task-settings", "task-settings", opts, data={"settings.json": settings})
@@ -484,10 +489,12 @@ class KubernetesPlatform:
         everybody: dict[str, Any] = {}
         lab = {"podSelector": {"matchLabels": {"tier": "airflow", "release": self._release}}}
         names = [{"protocol": protocol, "port": 53} for protocol in ("UDP", "TCP")]
+        api = [{"protocol": "TCP", "port": port} for port in (443, 6443)]
         rules: Mapping[str, tuple[dict[str, Any], list[dict[str, Any]]]] = {
             "default-deny": (everybody, []),
             "name-lookups": (everybody, [{"ports": names}]),
             "inside": (lab["podSelector"], [{"to": [lab]}]),
+            "kubernetes-api": ({"matchLabels": dict(REACHES)}, [{"ports": api}]),
         }
         for name, (selector, egress) in rules.items():
             types = ["Ingress", "Egress"] if name == "default-deny" else ["Egress"]
@@ -510,10 +517,6 @@ class KubernetesPlatform:
             roleRef={"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": account},
             subjects=[{"kind": "ServiceAccount", "name": account, "namespace": self._namespace}],
         )
-        api = {"ports": [{"protocol": "TCP", "port": port} for port in (443, 6443)]}
-        selector = {"matchLabels": {"release": self._release, SERVICE: name}}
-        policy = {"podSelector": selector, "policyTypes": ["Egress"], "egress": [api]}
-        self._make("NetworkPolicy", f"{account}-api", f"{name}-api", opts, spec=policy)
 
     def _make(
         self,
