@@ -147,7 +147,7 @@ PROVIDERS: Mapping[str, Provider] = {
 def has_unknown_name(values: Values) -> bool:
     """Whether only an `up` knows where an object will be."""
     metadata = values["metadata"]
-    return UNKNOWN in (metadata, metadata.get("name"), metadata.get("namespace"))
+    return metadata is UNKNOWN or UNKNOWN in (metadata.get("name"), metadata.get("namespace"))
 
 
 def _object(values: Values) -> Object:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
+from pulumi.output import UNKNOWN
 
 from labs import processes
 from labs.cluster import Object, Refused
@@ -143,6 +144,13 @@ def test_a_change_is_made_in_place_unless_the_api_server_lets_nobody(api: Api) -
     assert not PROVIDER.diff(
         URN, "", {**workload, "uid": ""}, thing("Deployment", spec={**workload["spec"], "replicas": 2.0})
     ).replaces
+
+
+def test_an_object_moves_with_a_namespace_that_is_not_there_yet(api: Api) -> None:
+    _, outputs = PROVIDER.create(URN, thing())
+    for metadata in (UNKNOWN, {**thing()["metadata"], "namespace": UNKNOWN}):
+        assert PROVIDER.diff(URN, "", outputs, {**thing(), "metadata": metadata}).replaces
+    assert not ObjectProvider().diff(URN, "", outputs, thing()).changes  # nobody knows the cluster yet
 
 
 def test_what_somebody_removed_or_replaced_is_made_again(api: Api) -> None:
