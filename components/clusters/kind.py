@@ -20,7 +20,7 @@ import yaml
 from pulumi.dynamic import CreateResult, DiffResult, Resource, ResourceProvider, UpdateResult
 
 from components.clusters.base import check_usable
-from labs import images, node_image
+from labs import node_image
 from labs.cluster import Cluster, Refused, cluster
 from labs.daemon import daemon
 from labs.errors import LabError
@@ -29,6 +29,9 @@ from labs.waiting import until
 
 NODE_PORTS = range(30007, 30015)
 """NodePorts that lead to loopback of this machine, one for each lab on the cluster; the chart's is the first."""
+
+POD_NETWORK = "/usr/local/bin/pod-network"
+"""What only a node of this project's image has."""
 
 RESOLV_CONF = (Path("/etc/resolv.conf"), Path("/run/systemd/resolve/resolv.conf"))
 """Where this machine's name servers are."""
@@ -241,7 +244,7 @@ class _KindProvider(ResourceProvider):
         """Give the nodes a network of pods where their image leaves that to us, and wait until they are ready."""
         with daemon() as client:
             containers = node_containers(client, name)
-            own = containers and containers[0].image.tags and images.REPOSITORY in containers[0].image.tags[0]
+            own = containers[0].exec_run(["test", "-x", POD_NETWORK])[0] == 0
 
             def subnets() -> tuple[dict[str, str] | None, str]:
                 found = {each["metadata"]["name"]: each["spec"].get("podCIDR", "") for each in _nodes(api)}
@@ -278,8 +281,10 @@ def _nodes(api: Cluster) -> list[dict[str, Any]]:
 
 
 def _ready(api: Cluster) -> tuple[bool | None, str]:
-    lacking = []
-    for node in _nodes(api):
+    lacking, nodes = [], _nodes(api)
+    if not nodes:
+        return None, "it does not answer"
+    for node in nodes:
         conditions = {each["type"]: each for each in node["status"].get("conditions", ())}
         ready = conditions.get("Ready", {})
         if ready.get("status") != "True":
