@@ -29,7 +29,7 @@ from labs.engines import pulumi_home
 from labs.errors import ExitCode, LabError, UsageError
 from labs.lab import Lab, log_files
 from labs.paths import PROJECT_ROOT
-from stacks.catalogue import EXTRAS, LABS, SECTIONS
+from stacks.catalogue import EXTRAS, LABS, SECTIONS, STACKS
 
 app = typer.Typer(
     name="lab",
@@ -450,7 +450,7 @@ def main() -> None:
     """Run the command line; every failure that a user can meet ends as one sentence and an exit code."""
     signal.signal(signal.SIGTERM, _terminated)
     with contextlib.suppress(LabError):  # who uses the CLI from the root hears of it from the CLI
-        pulumi_home.prepare(PROJECT_ROOT, [*LABS, *SECTIONS])
+        pulumi_home.prepare(PROJECT_ROOT, STACKS)
     try:
         code = app(standalone_mode=False)
     except typer.TyperException as error:
