@@ -396,13 +396,18 @@ def test(
         bool, typer.Option("--all", help="Also what takes longer: every mutation, fault and engine.")
     ] = False,
     all_process: Annotated[
-        bool, typer.Option("--all-process", help="Instead all scenarios of all labs on processes, lab by lab.")
+        bool, typer.Option("--all-process", help="Instead all scenarios of all labs on processes.")
+    ] = False,
+    all_docker: Annotated[
+        bool, typer.Option("--all-docker", help="Instead all scenarios of all labs in containers.")
     ] = False,
 ) -> None:
     """Run the project's own tests, then a real local lab with its scenarios. Further arguments go to pytest."""
     from labs.selftest import run_tests, verify_platform
 
-    raise typer.Exit(verify_platform("process") if all_process else run_tests(everything, context.args))
+    platforms = [name for name, wanted in (("process", all_process), ("docker", all_docker)) if wanted]
+    codes = [verify_platform(platform) for platform in platforms] or [run_tests(everything, context.args)]
+    raise typer.Exit(next(filter(None, codes), ExitCode.OK))
 
 
 app.add_typer(images_cli.app, name="images")
