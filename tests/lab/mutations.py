@@ -493,7 +493,7 @@ _HA = (
     ),
     Mutation(
         "a-task-begins-anew",
-        {"test_35_10_04": r"\[\(1, 2\), \(2, 2\)"},
+        {"test_35_10_04": r"units by the try that did them: \[\(1, 2\), \(2, 2\)"},
         _edits("35_10_04_disaster_recovery"),
     ),
 )
