@@ -253,7 +253,7 @@ def _all(*changes: Callable[[Lab], AbstractContextManager[object]]) -> Callable[
 
 _IMPATIENT = {
     "AIRFLOW__WORKERS__EXECUTION_API_RETRIES": "1",
-    "AIRFLOW__WORKERS__EXECUTION_API_TIMEOUT": "1",
+    "AIRFLOW__WORKERS__EXECUTION_API_TIMEOUT": "3",
     "AIRFLOW__WORKERS__MAX_FAILED_HEARTBEATS": "1",
 }
 """How a task's process is told to give up soon."""
@@ -487,7 +487,8 @@ _HA = (
         "a-zone-is-no-second-one",
         {
             "test_35_10_01": r"\['zone-a-1'\] serve the default queue",
-            "test_one_api_server_lost": r"waited 60 s for run .* of probe_zone_b",
+            # a busy machine gives up sooner
+            "test_one_api_server_lost": r"waited 60 s for run .* of probe_zone_b|ended as .*'zone_b': 'failed'",
         },
         _all(partial(_script, "zone-b-1", "--queues default,", "--queues "), _leans_on_the_first_api_server),
     ),
