@@ -252,7 +252,7 @@ def _all(*changes: Callable[[Lab], AbstractContextManager[object]]) -> Callable[
 
 
 _IMPATIENT = {
-    "AIRFLOW__WORKERS__EXECUTION_API_RETRIES": "2",  # 5; one would be too few to start on a busy machine
+    "AIRFLOW__WORKERS__EXECUTION_API_RETRIES": "1",  # 5
     "AIRFLOW__WORKERS__MAX_FAILED_HEARTBEATS": "1",  # 3
 }
 """How a task's process is told to give up soon."""
