@@ -138,7 +138,12 @@ class ProcessServices:
         ]
 
     def start(self, service: str) -> None:
-        # supervisord may be about to start it again itself
+        def stopping() -> tuple[bool | None, str]:
+            state = self.states()[service]
+            return (None if state == "STOPPING" else True), state
+
+        # supervisord does not start what it still stops, and may be about to start what has ended
+        until(stopping, what=f"{service} to have stopped", timeout=60, interval=0.1)
         with self._supervisor.rpc() as rpc, contextlib.suppress(xmlrpc.client.Fault):
             rpc.startProcess(service, False)
 
