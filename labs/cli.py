@@ -29,7 +29,7 @@ from labs.engines import pulumi_home
 from labs.errors import ExitCode, LabError, UsageError
 from labs.lab import Lab, log_files
 from labs.paths import PROJECT_ROOT
-from stacks.catalogue import EXTRAS, LABS, SECTIONS
+from stacks.catalogue import EXTRAS, LABS, SECTIONS, STACKS
 
 app = typer.Typer(
     name="lab",
@@ -422,13 +422,18 @@ def test(
         bool, typer.Option("--all", help="Also what takes longer: every mutation, fault and engine.")
     ] = False,
     all_process: Annotated[
-        bool, typer.Option("--all-process", help="Instead all scenarios of all labs on processes, lab by lab.")
+        bool, typer.Option("--all-process", help="Instead all scenarios of all labs on processes.")
+    ] = False,
+    all_docker: Annotated[
+        bool, typer.Option("--all-docker", help="Instead all scenarios of all labs in containers.")
     ] = False,
 ) -> None:
     """Run the project's own tests, then a real local lab with its scenarios. Further arguments go to pytest."""
     from labs.selftest import run_tests, verify_platform
 
-    raise typer.Exit(verify_platform("process") if all_process else run_tests(everything, context.args))
+    platforms = [name for name, wanted in (("process", all_process), ("docker", all_docker)) if wanted]
+    codes = [verify_platform(platform) for platform in platforms] or [run_tests(everything, context.args)]
+    raise typer.Exit(next(filter(None, codes), ExitCode.OK))
 
 
 app.add_typer(images_cli.app, name="images")
@@ -476,7 +481,7 @@ def main() -> None:
     """Run the command line; every failure that a user can meet ends as one sentence and an exit code."""
     signal.signal(signal.SIGTERM, _terminated)
     with contextlib.suppress(LabError):  # who uses the CLI from the root hears of it from the CLI
-        pulumi_home.prepare(PROJECT_ROOT, [*LABS, *SECTIONS])
+        pulumi_home.prepare(PROJECT_ROOT, STACKS)
     try:
         code = app(standalone_mode=False)
     except typer.TyperException as error:

@@ -28,6 +28,13 @@ def started(container: Any) -> datetime:
     return datetime.fromisoformat(text[:19]).replace(tzinfo=timezone.utc)
 
 
+def owned(client: Any, home: str | None = None) -> list[Any]:
+    """All containers, networks and volumes of a lab, or of all labs, in an order in which they can be removed."""
+    filters = {"label": OWNER if home is None else f"{OWNER}={home}"}
+    containers = client.containers.list(all=True, filters=filters, ignore_removed=True)
+    return [*containers, *client.networks.list(filters=filters), *client.volumes.list(filters=filters)]
+
+
 @contextmanager
 def daemon(timeout: float = TIMEOUT) -> Iterator[Any]:
     """A client of the daemon that `DOCKER_HOST`, or else the default socket, leads to.

@@ -17,7 +17,7 @@ import psutil
 from labs import node_image
 from labs.daemon import daemon
 from labs.errors import LabError
-from labs.images import RECIPES, reference, size
+from labs.images import RECIPES, chosen, reference, size
 from labs.paths import PORTS, cache_root, make_private, state_root
 from stacks.catalogue import LABS
 
@@ -106,15 +106,13 @@ def _docker() -> Finding:
     try:
         with daemon() as client:
             version = str(client.version()["Version"])
-            there = [size(client, reference(image)) is not None for image in RECIPES]
+            used, why = chosen()
+            there = [size(client, reference(image, used)) is not None for image in RECIPES]
     except LabError as error:
         return Finding("docker platform", "missing", "no usable daemon", str(error))
-    if shutil.which("mmdebstrap") is None:
-        return Finding(
-            "docker platform", "missing", version, "install the package mmdebstrap, which begins every image"
-        )
-    images = f"images from packages, as no registry of images is needed: {sum(there)} of {len(there)} are built"
-    return Finding("docker platform", "ok", f"{version}; {images}", "" if all(there) else "./lab images build")
+    found = f"images from {used}, {why}: {sum(there)} of {len(there)} are there"
+    advice = f"./lab images {'pull' if used == 'registry' else 'build'}, or `up` does it"
+    return Finding("docker platform", "ok", f"{version}; {found}", "" if all(there) else advice)
 
 
 def _kubernetes() -> Finding:

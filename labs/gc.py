@@ -67,19 +67,14 @@ def collect(watch: Watcher) -> list[str]:
 
 def _owners() -> set[str]:
     """The lab directories that processes, containers, networks and volumes of this machine name as their lab's."""
-    from labs.daemon import OWNER, daemon  # the package docker takes a while to import
+    from labs.daemon import OWNER, daemon, owned  # the package docker takes a while to import
 
     homes = set()
     for process in psutil.process_iter():
         with contextlib.suppress(psutil.Error, OSError):
             homes.add(process.environ().get(processes.LAB_MARK, ""))
     with contextlib.suppress(LabError), daemon() as client:  # no daemon, no containers
-        things = [
-            *client.containers.list(all=True, filters={"label": OWNER}, ignore_removed=True),
-            *client.networks.list(filters={"label": OWNER}),
-            *client.volumes.list(filters={"label": OWNER}),
-        ]
-        homes |= {str((each.attrs.get("Config", each.attrs)["Labels"])[OWNER]) for each in things}
+        homes |= {str((each.attrs.get("Config", each.attrs)["Labels"])[OWNER]) for each in owned(client)}
     return homes - {""}
 
 

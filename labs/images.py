@@ -1,7 +1,8 @@
-"""Container images of the labs, built from Debian and Python packages alone: no image registry is needed.
+"""Container images of the labs, from one of two sources.
 
-Each image has a recipe in `images/`. Its tag is a hash over everything the recipe reads, so an image that is there
-is the right one, and one that is not there is built.
+From *packages*, of Debian and Python alone, so that no registry of images is needed: recipes in `images/`. From a
+*registry*, the official images and what the labs add to them: recipes in `images/registry/`. An image's tag is a hash
+over everything its recipe reads, so one that is there is the right one, and one that is not there is made.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import subprocess
 import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import filelock
 from docker.errors import APIError, BuildError, ImageNotFound
@@ -44,14 +45,19 @@ BASE = (
 )
 """How mmdebstrap makes the base of every image. https://manpages.debian.org/bookworm/mmdebstrap/mmdebstrap.1"""
 
+Source = Literal["packages", "registry"]
+
+FOLDERS: Mapping[Source, str] = {"packages": ".", "registry": "registry"}
+"""Where in `images/` the recipes are, by source."""
+
 RECIPES: Mapping[str, tuple[str, ...]] = {
-    "airflow": ("airflow.dockerfile", "airflow.lock"),
-    "postgres": ("postgres.dockerfile", "postgres-entrypoint.sh"),
-    "redis": ("redis.dockerfile",),
-    "pgbouncer": ("pgbouncer.dockerfile",),
-    "haproxy": ("haproxy.dockerfile",),
+    "airflow": ("airflow.lock",),
+    "postgres": ("postgres-entrypoint.sh",),
+    "redis": (),
+    "pgbouncer": (),
+    "haproxy": (),
 }
-"""Files of `images/` by image, the recipe first."""
+"""Files of `images/` that the recipes of an image read, by image."""
 
 STAGE = f"{REPOSITORY}.stage"
 """Label of what a recipe only builds with."""
@@ -79,7 +85,11 @@ def _base() -> str:
     return f"{REPOSITORY}/base:{digest(SUITE, *BASE)}"
 
 
-def reference(image: str) -> str:
+def _recipe(image: str, source: Source) -> Path:
+    return IMAGES / FOLDERS[source] / f"{image}.dockerfile"
+
+
+def reference(image: str, source: Source) -> str:
     """Name and tag of an image as this checkout has it.
 
     Raises:
@@ -87,8 +97,22 @@ def reference(image: str) -> str:
     """
     if image not in RECIPES:
         raise UsageError(f"there is no image {image!r}: {nearest(image, RECIPES)}use {', '.join(RECIPES)}")
-    files = [(IMAGES / file).read_bytes() for file in RECIPES[image]]
-    return f"{REPOSITORY}/{image}:{digest(_base(), *files, _installer())}"
+    files = [path.read_bytes() for path in (_recipe(image, source), *(IMAGES / file for file in RECIPES[image]))]
+    read = (_base(), *files, _installer()) if source == "packages" else files
+    return f"{REPOSITORY}/{image}:{digest(*read)}"
+
+
+def chosen() -> tuple[Source, str]:
+    """Which images labs run on, and why: the pulled ones where all are there or where no others can be made."""
+    try:
+        with daemon() as client:
+            if all(size(client, reference(image, "registry")) is not None for image in RECIPES):
+                return "registry", "as all of them are there"
+    except LabError:
+        pass  # whoever needs the daemon says so
+    if shutil.which("mmdebstrap"):
+        return "packages", "as that needs no registry of images"
+    return "registry", "as there is no mmdebstrap to make others with"
 
 
 def size(client: Any, name: str) -> int | None:
@@ -105,25 +129,68 @@ def present(name: str) -> bool:
         return size(client, name) is not None
 
 
-def sizes() -> dict[str, tuple[str, int | None]]:
+def sizes(source: Source) -> dict[str, tuple[str, int | None]]:
     """Name and tag, and bytes where it is there, of every image."""
     with daemon() as client:
-        return {image: (reference(image), size(client, reference(image))) for image in RECIPES}
+        names = {image: reference(image, source) for image in RECIPES}
+        return {image: (name, size(client, name)) for image, name in names.items()}
 
 
-def build(image: str, tell: Tell = _silent) -> str:
-    """The image's name and tag; built when it is not there, once, whoever else asks for it meanwhile.
+def build(image: str, source: Source, tell: Tell = _silent) -> str:
+    """The image's name and tag; made when it is not there, once, whoever else asks for it meanwhile.
 
     Raises:
-        LabError: no daemon, no registry of packages, no room; the sentence ends with what the build said last.
+        LabError: no daemon, no registry, no room; the sentence ends with what the build said last.
     """
-    name = reference(image)
+    name = reference(image, source)
     with daemon(timeout=PATIENCE) as client:
         if size(client, name) is None:
             with only_one(image):
                 if size(client, name) is None:
-                    _build(client, image, name, base_image(client, tell), tell)
+                    if source == "packages":
+                        arguments = {"BASE": base_image(client, tell)}
+                    else:
+                        arguments = {}
+                        pull(client, image, _begins(image), tell)
+                    _build(client, image, source, name, arguments, tell)
     return name
+
+
+def _begins(image: str) -> str:
+    """The official image that the recipe begins with."""
+    begins = re.search(r"^FROM (\S+)", _recipe(image, "registry").read_text(), re.MULTILINE)
+    assert begins
+    return begins[1]
+
+
+def pull(client: Any, image: str, name: str, tell: Tell = _silent) -> None:
+    """Get what is not there from its registry.
+
+    Args:
+        image: what it is called in what is told.
+        name: with its tag.
+
+    Raises:
+        LabError: the registry is not reached, or has no such image.
+    """
+    if size(client, name) is not None:
+        return
+    tell(f"{image}: pulling {name}")
+    repository, _, tag = name.rpartition(":")
+    layers: dict[str, str] = {}
+    try:
+        for event in client.api.pull(repository, tag, stream=True, decode=True):
+            if "error" in event:
+                raise APIError(event["error"])
+            if event.get("id") and event.get("status") in ("Pulling fs layer", "Pull complete"):
+                layers[event["id"]] = event["status"]
+                done = sum(status == "Pull complete" for status in layers.values())
+                tell(f"{image}: {done} of {len(layers)} layers")
+    except APIError as error:
+        raise LabError(
+            f"the image {name} could not be pulled ({error.explanation or error}); check that its registry is "
+            "reachable, or install mmdebstrap, with which images are built from packages"
+        ) from error
 
 
 def only_one(what: str) -> filelock.BaseFileLock:
@@ -159,20 +226,20 @@ def _installer() -> str:
     return found[0]
 
 
-def _build(client: Any, image: str, name: str, base: str, tell: Tell) -> None:
+def _build(client: Any, image: str, source: Source, name: str, arguments: dict[str, str], tell: Tell) -> None:
     tell(f"{image}: building")
     with tempfile.TemporaryDirectory(prefix="airflow-lab-") as folder:
         context = Path(folder)
-        for file in RECIPES[image]:
-            shutil.copy(IMAGES / file, context)
+        recipe = _recipe(image, source)
+        for file in (recipe, *(IMAGES / file for file in RECIPES[image])):
+            shutil.copy(file, context)
         (context / "uv.lock").write_text(_installer())
         (context / "certificates.pem").write_bytes(_trusted())
-        arguments = {"BASE": base}
         if index := os.environ.get("PIP_INDEX_URL"):
-            arguments["PIP_INDEX_URL"] = index
+            arguments = {**arguments, "PIP_INDEX_URL": index}
         try:
             client.images.build(
-                path=folder, dockerfile=RECIPES[image][0], tag=name, buildargs=arguments, rm=True, forcerm=True
+                path=folder, dockerfile=recipe.name, tag=name, buildargs=arguments, rm=True, forcerm=True
             )
         except BuildError as error:
             said = last_words(lines_of(error.build_log)) or error.msg

@@ -86,7 +86,7 @@ class Lab:
                 touched.
         """
         data = find_lab(target)
-        config = _read_configuration(data.name)
+        config = _read_configuration(target)
         wanted = {
             "platform": platform,
             "cluster": cluster,
@@ -112,7 +112,7 @@ class Lab:
         for option in options or {}:
             if "." not in option:
                 raise UsageError(f"--set {option}: name the option with its section, as core.parallelism=4")
-        stack_name = name or data.name
+        stack_name = name or (data.name if target in SECTIONS else target)
         return cls(
             Stack(stack_name, STACKS, config, engine_directory(stack_name)),
             engines.select(engine, PROJECT_ROOT),
@@ -138,7 +138,8 @@ class Lab:
                     f"there is no lab {name!r} here: {f'there is {here}' if here else f'`lab up {name}` makes it'}"
                 ) from None
             # made by `pulumi up` itself
-            engine, config = "pulumi", _read_configuration(find_lab(name).name)
+            find_lab(name)
+            engine, config = "pulumi", _read_configuration(name)
         except (ValueError, KeyError) as error:
             raise LabError(
                 f"{directory / 'request.json'} cannot be read ({error}); delete it and run `lab up {name}` again"

@@ -16,12 +16,24 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from docker.errors import APIError, BuildError, ImageNotFound
+from docker.errors import APIError, BuildError
 
 from labs.cache import IMAGES, artefact, environment
 from labs.daemon import daemon
 from labs.errors import LabError
-from labs.images import PATIENCE, REPOSITORY, STAGE, Tell, base_image, digest, last_words, lines_of, only_one, size
+from labs.images import (
+    PATIENCE,
+    REPOSITORY,
+    STAGE,
+    Tell,
+    base_image,
+    digest,
+    last_words,
+    lines_of,
+    only_one,
+    size,
+)
+from labs.images import pull as pull_image
 from labs.paths import cache_root, make_private
 from labs.waiting import until
 
@@ -152,10 +164,10 @@ def reference() -> str:
     return f"{REPOSITORY}/node:{digest(*modules, *files)}"
 
 
-def present() -> tuple[str, int | None]:
-    """Name and tag, and bytes where the daemon has it."""
+def sizes() -> list[tuple[str, int | None]]:
+    """Name and tag, and bytes where the daemon has it, of that of this project and of kind's own."""
     with daemon() as client:
-        return reference(), size(client, reference())
+        return [(name, size(client, name)) for name in (reference(), OFFICIAL)]
 
 
 def at_hand(client: Any) -> tuple[str, str] | None:
@@ -178,13 +190,21 @@ def choose(tell: Tell = lambda _: None) -> str:
         found = at_hand(client)
         if found:
             return found[0]
-        repository, _, tag = OFFICIAL.partition(":")
-        try:
-            client.images.pull(repository, tag)
-            return OFFICIAL
-        except (APIError, ImageNotFound):  # no registry of images is reached
-            pass
-    return build(tell)
+    try:
+        return pull(tell)
+    except LabError:  # no registry of images is reached
+        return build(tell)
+
+
+def pull(tell: Tell = lambda _: None) -> str:
+    """The name of kind's own node image, fetched when the daemon does not have it.
+
+    Raises:
+        LabError: no daemon answers, or no registry of images is reached.
+    """
+    with daemon(timeout=PATIENCE) as client:
+        pull_image(client, "node", OFFICIAL, tell)
+    return OFFICIAL
 
 
 def build(tell: Tell = lambda _: None) -> str:

@@ -31,7 +31,6 @@ KEEP_MARKS = "SPT_NOENV"
 Source: https://github.com/dvarrazzo/py-setproctitle#environment-variables
 """
 
-
 GOING_DOWN = "AIRFLOW_LAB_GOING_DOWN"
 """Environment variable of a command that takes a whole lab down, for providers in any process of it."""
 

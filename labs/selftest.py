@@ -61,7 +61,7 @@ def verify_platform(platform: str) -> int:
         cells = [duration(spent[phase]) if phase in spent else "–" for phase in PHASES]
         table.add_row(target, *cells, *(str(counts[verdict]) for verdict in VERDICTS))
     codes = [code for code, *_ in tried]
-    verified = [_name(target) for target, (_, _, results) in zip(targets, tried, strict=True) if results]
+    verified = [_name(target, platform) for target, (_, _, results) in zip(targets, tried, strict=True) if results]
     if len(verified) > 1:
         codes.append(compare_labs(verified, "35.5"))
     out.print(table)
@@ -69,13 +69,13 @@ def verify_platform(platform: str) -> int:
     return next(filter(None, codes), ExitCode.OK)
 
 
-def _name(target: str) -> str:
-    return f"test-{target}"
+def _name(target: str, platform: str) -> str:
+    return f"test-{target}-{platform}"
 
 
 def _verify(target: str, platform: str) -> tuple[int, dict[str, float], Results | None]:
     """One lab from up to down, by commands of their own: the exit code, seconds by phase, and what was found."""
-    name = _name(target)
+    name = _name(target, platform)
     spent: dict[str, float] = {}
 
     def phase(*arguments: str) -> int:

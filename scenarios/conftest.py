@@ -11,7 +11,6 @@ docstring of the test or the module is shown when the check does not pass.
 from __future__ import annotations
 
 import signal
-import tempfile
 from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import nullcontext
 from pathlib import Path
@@ -32,7 +31,7 @@ from scenarios.faulting_kubernetes import ClusterFaults, KubernetesServices, pod
 from scenarios.faulting_process import ProcessServices
 from scenarios.observing import Look, Observation, process_table
 from scenarios.pods import Namespace, PodRun, pod_runs
-from scenarios.probing import Executing, ProbeRun, deployed, probe_runs
+from scenarios.probing import Executing, ProbeRun, deployed, exchange_folder, probe_runs
 from scenarios.recorder import FINDINGS, RECORDER, Recorder, dag_of
 from scenarios.replicas import Replicas
 from scenarios.sites import Sites
@@ -223,10 +222,8 @@ def probes(lab: Lab, airflow: Airflow) -> Iterator[frozenset[str]]:
 @pytest.fixture
 def exchange(lab: Lab) -> Iterator[Path]:
     """A folder that tasks and this machine see under the same path, gone afterwards."""
-    # not tmp_path, which other users cannot walk to and containers do not have
-    with tempfile.TemporaryDirectory(dir=lab.outputs["paths"]["exchange"]) as folder:
-        Path(folder).chmod(0o711)
-        yield Path(folder)
+    with exchange_folder(lab.outputs) as folder:
+        yield folder
 
 
 @pytest.fixture

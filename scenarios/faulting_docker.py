@@ -24,10 +24,9 @@ from labs.daemon import OWNER, daemon
 from labs.errors import LabError
 from labs.runs import TaskInstance
 from labs.service_logs import DOCKER
-from labs.waiting import until
 from scenarios.containers import members, namespace
 from scenarios.faulting import Incarnation
-from scenarios.machine import accepts, lives, told
+from scenarios.machine import accepts, lives, told, wait_until_idle
 
 GRACE = 30
 """Seconds after which Docker kills what was asked to stop."""
@@ -124,14 +123,7 @@ class DockerServices:
             container.wait(timeout=60)
 
     def freeze(self, incarnation: Incarnation) -> None:
-        used: list[Any] = []
-
-        # one that is stopped within a transaction would hold the locks of its rows
-        def waiting() -> tuple[bool | None, str]:
-            used.append(incarnation.parts[0].cpu_times())
-            return (True if used[-2:-1] == used[-1:] else None), "it works"
-
-        until(waiting, what=f"{incarnation.name} to wait for something", timeout=30, interval=0.2)
+        wait_until_idle(incarnation.name, incarnation.parts[0])
         with self._container(incarnation.name) as container:
             container.pause()
 

@@ -21,7 +21,7 @@ from labs.runs import TaskInstance
 from labs.waiting import until
 from scenarios import cutting, filling
 from scenarios.faulting import Incarnation
-from scenarios.machine import accepts, ancestors, lives, told
+from scenarios.machine import accepts, ancestors, lives, told, wait_until_idle
 
 
 class ProcessServices:
@@ -108,14 +108,7 @@ class ProcessServices:
             until(stopped, what=f"{service} to stop", timeout=60, interval=0.05)
 
     def freeze(self, incarnation: Incarnation) -> None:
-        used: list[Any] = []
-
-        # one that is stopped within a transaction would hold the locks of its rows
-        def waiting() -> tuple[bool | None, str]:
-            used.append(incarnation.parts[0].cpu_times())
-            return (True if used[-2:-1] == used[-1:] else None), "it works"
-
-        until(waiting, what=f"{incarnation.name} to wait for something", timeout=30, interval=0.2)
+        wait_until_idle(incarnation.name, incarnation.parts[0])
         for process in incarnation.parts:
             process.suspend()
 
@@ -138,7 +131,12 @@ class ProcessServices:
         ]
 
     def start(self, service: str) -> None:
-        # supervisord may be about to start it again itself
+        def stopping() -> tuple[bool | None, str]:
+            state = self.states()[service]
+            return (None if state == "STOPPING" else True), state
+
+        # supervisord does not start what it still stops, and may be about to start what has ended
+        until(stopping, what=f"{service} to have stopped", timeout=60, interval=0.1)
         with self._supervisor.rpc() as rpc, contextlib.suppress(xmlrpc.client.Fault):
             rpc.startProcess(service, False)
 

@@ -8,8 +8,11 @@ import struct
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
+from typing import Any
 
 import psutil
+
+from labs.waiting import until
 
 LISTENS = "0A"
 """https://docs.kernel.org/networking/proc_net_tcp.html"""
@@ -72,6 +75,24 @@ def lives(process: psutil.Process) -> bool:
         return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
         return False
+
+
+def wait_until_idle(name: str, process: psutil.Process) -> None:
+    """Wait until a process waits for something: stopped within a transaction, it would hold the locks of its rows.
+
+    Args:
+        name: what the process is called.
+
+    Raises:
+        WaitTimeout: it works all the time.
+    """
+    used: list[Any] = []
+
+    def waiting() -> tuple[bool | None, str]:
+        used.append(process.cpu_times())
+        return (True if used[-2:-1] == used[-1:] else None), "it works"
+
+    until(waiting, what=f"{name} to wait for something", timeout=30, interval=0.2)
 
 
 def told(process: psutil.Process) -> str:

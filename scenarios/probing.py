@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
+import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
@@ -232,6 +233,16 @@ def reports_fail(said: Callable[[], str], tasks: int) -> float:
         return (time.time() if failed >= tasks else None), f"{failed} failed"
 
     return until(probe, what=f"the reports of {tasks} running tasks to fail", timeout=30, interval=0.1)
+
+
+@contextmanager
+def exchange_folder(outputs: Mapping[str, Any]) -> Iterator[Path]:
+    """A folder that tasks and this machine see under the same path, gone afterwards."""
+    # not tmp_path, which other users cannot walk to and containers do not have
+    with tempfile.TemporaryDirectory(dir=outputs["paths"]["exchange"]) as name:
+        folder = Path(name)
+        folder.chmod(0o711)
+        yield folder
 
 
 @contextmanager

@@ -224,16 +224,25 @@ SECTIONS: Mapping[str, Section] = {
 }
 
 
+VARIANTS: Mapping[str, str] = {
+    f"{lab.name}-{platform}": lab.name for lab in LABS.values() for platform in lab.platforms[1:]
+}
+"""Labs by the names that they have on further platforms, as in `celery-docker`."""
+
+STACKS = (*LABS, *SECTIONS, *VARIANTS)
+"""Every name with a committed stack."""
+
+
 def find_lab(name: str) -> Lab:
-    """The lab of that name, or the one that serves that section.
+    """The lab of that name, on whatever platform, or the one that serves that section.
 
     Raises:
         UsageError: there is neither; names the nearest.
     """
     if name in SECTIONS:
         return LABS[SECTIONS[name].lab]
-    if name in LABS:
-        return LABS[name]
+    if name in STACKS:
+        return LABS[VARIANTS.get(name, name)]
     raise UsageError(f"there is no lab or section {name!r}: {nearest(name, [*LABS, *SECTIONS])}`lab list` shows all")
 
 

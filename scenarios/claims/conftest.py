@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,7 @@ from labs.runs import Run, TaskInstance
 from labs.waiting import until
 from scenarios.dispatching import EightTasks, executor_events, look, queued_tasks
 from scenarios.faulting import Services
-from scenarios.probing import probe_runs
+from scenarios.probing import exchange_folder, probe_runs
 from scenarios.seeds import EXECUTORS, OPTIONS
 
 
@@ -51,11 +50,7 @@ def eight_tasks(
     slots = int(lab.outputs["options"]["core.parallelism"])
     main = services.incarnation("scheduler").parts[0]
     said = service_log("scheduler")
-    with (
-        tempfile.TemporaryDirectory(dir=lab.outputs["paths"]["exchange"]) as folder,
-        probe_runs(airflow, Path(folder), services.process) as start,
-    ):
-        Path(folder).chmod(0o711)
+    with exchange_folder(lab.outputs) as folder, probe_runs(airflow, folder, services.process) as start:
         idle = look(main)
         probe = start("probe_executions")
         executions = probe.wait_for_full_slots(slots)

@@ -33,7 +33,8 @@ def test_a_task_goes_on_behind_its_checkpoint(recovered, airflow, evidence):
     tries = airflow.tries(recovered.one("process"))
     evidence("units", notes)
     evidence("tries", [{"try": t.try_number, "state": t.state, "worker": t.hostname, "pid": t.pid} for t in tries])
-    assert [(note["unit"], note["by"]) for note in notes] == [(unit, 1 if unit <= 3 else 2) for unit in UNITS]
+    done = [(note["unit"], note["by"]) for note in notes]
+    assert done == [(unit, 1 if unit <= 3 else 2) for unit in UNITS], f"units by the try that did them: {done}"
     assert [(t.try_number, t.state) for t in tries] == [(1, "failed"), (2, "success")]
     assert tries[0].pid != tries[1].pid
 

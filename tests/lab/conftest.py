@@ -72,8 +72,10 @@ def running(lab: RunLab, target: str, name: str, *arguments: str) -> Iterator[La
     assert done.returncode == 0, done.stderr
     listeners = [process for process in processes.marked(str(run_directory(name))) if listening([process])]
     assert listeners
-    yield Lab.of(name)
-    done = lab("down", name)
+    try:
+        yield Lab.of(name)
+    finally:
+        done = lab("down", name)
     assert done.returncode == 0, done.stderr
     assert remains(name) == NOTHING
     assert all(map(processes.ended, listeners))  # by pid and start, so no other will do

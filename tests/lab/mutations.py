@@ -293,9 +293,8 @@ def _all(*changes: Callable[[Lab], AbstractContextManager[object]]) -> Callable[
 
 
 _IMPATIENT = {
-    "AIRFLOW__WORKERS__EXECUTION_API_RETRIES": "1",
-    "AIRFLOW__WORKERS__EXECUTION_API_TIMEOUT": "1",
-    "AIRFLOW__WORKERS__MAX_FAILED_HEARTBEATS": "1",
+    "AIRFLOW__WORKERS__EXECUTION_API_RETRIES": "1",  # 5
+    "AIRFLOW__WORKERS__MAX_FAILED_HEARTBEATS": "1",  # 3
 }
 """How a task's process is told to give up soon."""
 
@@ -492,7 +491,7 @@ _EDGE = (
         {
             "test_edge_site_cut_off": r"waited 30 s for the tasks to end at the site; last state: 0 of 2 ended",
             "test_api_server_restarted": r"tasks gave up",
-            "test_database_paused": r"0 of 2 tasks went on",
+            "test_database_paused": r"tasks gave up|0 of 2 tasks went on",
             "test_database_restarted": r"tasks gave up",
         },
         _environment("site-a", _IMPATIENT),
@@ -528,13 +527,14 @@ _HA = (
         "a-zone-is-no-second-one",
         {
             "test_35_10_01": r"\['zone-a-1'\] serve the default queue",
-            "test_one_api_server_lost": r"waited 60 s for run .* of probe_zone_b",
+            # a busy machine gives up sooner
+            "test_one_api_server_lost": r"waited 60 s for run .* of probe_zone_b|ended as .*'zone_b': 'failed'",
         },
         _all(partial(_script, "zone-b-1", "--queues default,", "--queues "), _leans_on_the_first_api_server),
     ),
     Mutation(
         "a-task-begins-anew",
-        {"test_35_10_04": r"\[\(1, 2\), \(2, 2\)"},
+        {"test_35_10_04": r"units by the try that did them: \[\(1, 2\), \(2, 2\)"},
         _edits("35_10_04_disaster_recovery"),
     ),
 )

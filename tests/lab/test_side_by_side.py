@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 
 import pytest
@@ -35,9 +34,9 @@ def test_labs_share_a_machine_and_nothing_else(lab: RunLab) -> None:
             members = [processes.marked(str(run_directory(up.name))) for up in labs]
             taken = Counter(each for found in members for each in {*found, *listening(found)})
             assert [each for each, labs_with_it in taken.items() if labs_with_it > 1] == []
-            with ThreadPoolExecutor(len(labs)) as pool:
-                done = list(pool.map(lambda up: lab("verify", up.name, "-k", "35_05_01"), labs))
-            assert [each.returncode for each in done] == [0] * len(labs), [each.stdout[-2000:] for each in done]
+            for up in labs:  # two cores are too few for all at once
+                done = lab("verify", up.name, "-k", "35_05_01")
+                assert done.returncode == 0, done.stdout
         # one of them came and went
         assert [services(lab, up) for up in first] == before
         assert {state for found in before for state, _ in found.values()} == {"RUNNING"}

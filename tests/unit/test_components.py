@@ -6,6 +6,7 @@ import configparser
 from pathlib import Path
 
 import pytest
+import yaml
 
 from components.airflow import check_coherence, read_by, settings_file, variable, version
 from components.dag_folder import section_folders
@@ -13,7 +14,7 @@ from components.database import CONNECTIONS, RESERVED, check_connections, check_
 from components.replicas import replica_names
 from labs.cache import IMAGES
 from labs.errors import UsageError
-from stacks.catalogue import LABS, SECTIONS, Lab, check_runnable, find_lab
+from stacks.catalogue import LABS, SECTIONS, STACKS, VARIANTS, Lab, check_runnable, find_lab
 from stacks.configuration import configured
 from stacks.topology import connections
 
@@ -110,9 +111,11 @@ def test_every_section_is_served_by_a_lab_that_deploys_it() -> None:
 
 def test_every_lab_and_section_has_a_stack() -> None:
     stacks = Path(__file__).parents[2] / "stacks"
-    assert {file.name for file in stacks.glob("Pulumi.*.yaml")} == {
-        f"Pulumi.{name}.yaml" for name in (*LABS, *SECTIONS)
-    }
+    assert {file.name for file in stacks.glob("Pulumi.*.yaml")} == {f"Pulumi.{name}.yaml" for name in STACKS}
+    for name in STACKS:
+        config = yaml.safe_load((stacks / f"Pulumi.{name}.yaml").read_text())["config"]
+        platform = {"airflow-labs:platform": name.rpartition("-")[2]} if name in VARIANTS else {}
+        assert config == {"airflow-labs:lab": find_lab(name).name, **platform}
 
 
 @pytest.mark.parametrize(("asked", "nearest"), [("celry", "celery"), ("35.33", "35.3"), ("kubernets", "kubernetes")])

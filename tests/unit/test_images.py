@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import re
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
-from docker.errors import BuildError, ImageNotFound
+from docker.errors import APIError, BuildError, ImageNotFound
 
+from components.airflow import version
 from components.platforms.base import Image
 from labs import daemon, images
 from labs.cache import IMAGES
@@ -19,8 +22,9 @@ from labs.errors import LabError, UsageError
 class Images:
     """The `images` of a daemon that has some already."""
 
-    def __init__(self, there: set[str], error: BuildError | None = None) -> None:
-        self.there, self.error = there, error
+    def __init__(self, there: set[str], error: BuildError | None, unreachable: str) -> None:
+        self.there, self.error, self.unreachable = there, error, unreachable
+        self.pulled: list[str] = []
         self.built: dict[str, Any] = {}
         self.context: dict[str, str] = {}
         self.pruned: dict[str, Any] = {}
@@ -36,22 +40,30 @@ class Images:
         if self.error:
             raise self.error
 
+    def pull(self, repository: str, tag: str, **_how: bool) -> Iterator[dict[str, str]]:
+        if self.unreachable:
+            raise APIError(self.unreachable)
+        self.pulled.append(f"{repository}:{tag}")
+        for status in ("Pulling fs layer", "Downloading", "Pull complete"):
+            yield {"id": "a", "status": status}
+        yield {"status": "Digest: sha256:0"}
+
     def prune(self, filters: dict[str, Any]) -> None:
         self.pruned = filters
 
 
 @pytest.fixture
 def there(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
-    """`there(*names, error=None)`: a daemon that has these images."""
+    """`there(*names)`: a daemon that has these images, and may fail to build or to pull."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.setattr(images, "cache_root", lambda: tmp_path)
 
-    def there(*names: str, error: BuildError | None = None) -> Images:
-        found = Images(set(names), error)
+    def there(*names: str, error: BuildError | None = None, unreachable: str = "") -> Images:
+        found = Images(set(names), error, unreachable)
 
         @contextmanager
         def daemon(timeout: float = 0) -> Iterator[Any]:
-            yield type("Client", (), {"images": found})
+            yield type("Client", (), {"images": found, "api": found})
 
         monkeypatch.setattr(images, "daemon", daemon)
         return found
@@ -59,42 +71,92 @@ def there(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
     return there
 
 
-def test_every_image_of_a_platform_has_a_recipe_of_files_that_are_there() -> None:
+@pytest.mark.parametrize("source", images.FOLDERS)
+def test_every_image_of_a_platform_has_a_recipe_of_files_that_are_there(source: images.Source) -> None:
     assert set(images.RECIPES) == set(Image.__args__)  # type: ignore[attr-defined]
-    for files in images.RECIPES.values():
+    for name, files in images.RECIPES.items():
         assert all((IMAGES / file).is_file() for file in files)
-        text = (IMAGES / files[0]).read_text()
-        assert "ARG BASE" in text and text.rstrip().endswith("USER 50000:0")
+        text = images._recipe(name, source).read_text()
+        begins = "ARG BASE\n" if source == "packages" else r"FROM \S+:[\w.-]*\d[\w.-]*\n"
+        assert re.search(begins, text) and text.rstrip().endswith("USER 50000:0")
+        assert all(f"COPY {file} " in text or f" {file} " in text for file in files)
 
 
-def test_a_tag_follows_what_the_recipe_reads(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    before = {name: images.reference(name) for name in images.RECIPES}
-    assert before == {name: images.reference(name) for name in images.RECIPES}
-    for file in {file for files in images.RECIPES.values() for file in files}:
-        (tmp_path / file).write_bytes((IMAGES / file).read_bytes())
-    (tmp_path / "airflow.lock").write_text("other==1\n")
-    monkeypatch.setattr(images, "IMAGES", tmp_path)
-    after = {name: images.reference(name) for name in images.RECIPES}
+def test_the_pulled_image_has_the_airflow_of_the_lock() -> None:
+    assert f"apache/airflow:slim-{version()}-" in images._recipe("airflow", "registry").read_text()
+
+
+def references(source: images.Source) -> dict[str, str]:
+    return {name: images.reference(name, source) for name in images.RECIPES}
+
+
+@pytest.mark.parametrize("source", images.FOLDERS)
+def test_a_tag_follows_what_the_recipe_reads(
+    source: images.Source, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    before = references(source)
+    assert before == references(source)
+    shutil.copytree(IMAGES, tmp_path / "images")
+    (tmp_path / "images" / "airflow.lock").write_text("other==1\n")
+    monkeypatch.setattr(images, "IMAGES", tmp_path / "images")
+    after = references(source)
     assert {name for name in before if before[name] != after[name]} == {"airflow"}
     monkeypatch.setattr(images, "SUITE", "trixie")
-    assert not set(after.values()) & {images.reference(name) for name in images.RECIPES}
+    same = {name for name in after if after[name] == references(source)[name]}
+    assert same == (set() if source == "packages" else set(after))
 
 
 def test_an_image_that_does_not_exist_is_answered_with_the_nearest() -> None:
     with pytest.raises(UsageError, match=r"there is no image 'postgre': did you mean postgres\?"):
-        images.reference("postgre")
+        images.reference("postgre", "packages")
 
 
-def test_an_image_that_is_there_is_not_built(there: Any) -> None:
-    daemon = there(images.reference("redis"))
-    assert images.build("redis") == images.reference("redis")
-    assert not daemon.built
+@pytest.mark.parametrize("source", images.FOLDERS)
+def test_an_image_that_is_there_is_not_made(source: images.Source, there: Any) -> None:
+    daemon = there(images.reference("redis", source))
+    assert images.build("redis", source) == images.reference("redis", source)
+    assert not daemon.built and not daemon.pulled
+
+
+def test_what_a_recipe_begins_with_is_pulled_once(there: Any) -> None:
+    said: list[str] = []
+    daemon = there()
+    images.build("redis", "registry", said.append)
+    (name,) = daemon.pulled
+    assert f"FROM {name}\n" in daemon.context["redis.dockerfile"]
+    assert "BASE" not in daemon.built["buildargs"]
+    assert said == [f"redis: pulling {name}", "redis: 0 of 1 layers", "redis: 1 of 1 layers", "redis: building"]
+    again = there(name)
+    images.build("redis", "registry")
+    assert again.built and not again.pulled
+
+
+def test_a_registry_that_does_not_answer_is_told(there: Any) -> None:
+    there(unreachable="no such host")
+    with pytest.raises(LabError, match=r"the image redis:\S+ could not be pulled \(no such host\); check that its reg"):
+        images.build("redis", "registry")
+
+
+@pytest.mark.parametrize(
+    ("pulled", "mmdebstrap", "chosen"),
+    [
+        (True, True, ("registry", "as all of them are there")),
+        (False, True, ("packages", "as that needs no registry of images")),
+        (False, False, ("registry", "as there is no mmdebstrap to make others with")),
+    ],
+)
+def test_the_source_is_the_one_that_there_is(
+    pulled: bool, mmdebstrap: bool, chosen: tuple[str, str], there: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    there(*(references("registry").values() if pulled else [images.reference("redis", "registry")]))
+    monkeypatch.setattr(images.shutil, "which", lambda name: f"/usr/bin/{name}" if mmdebstrap else None)
+    assert images.chosen() == chosen
 
 
 def test_a_build_gets_what_its_recipe_reads_and_leaves_no_stage(there: Any) -> None:
     daemon = there(images._base())
-    images.build("airflow")
-    assert daemon.built["tag"] == images.reference("airflow")
+    images.build("airflow", "packages")
+    assert daemon.built["tag"] == images.reference("airflow", "packages")
     assert daemon.built["buildargs"]["BASE"] == images._base()
     assert set(daemon.context) == {"airflow.dockerfile", "airflow.lock", "uv.lock", "certificates.pem"}
     assert daemon.context["uv.lock"].startswith("uv==") and "--hash=sha256:" in daemon.context["uv.lock"]
@@ -106,7 +168,7 @@ def test_a_build_that_fails_is_told_with_what_it_said_last(there: Any) -> None:
     log = [{"stream": "Step 1\n"}, {"error": "no space left on device"}]
     there(images._base(), error=BuildError("failed", iter(log)))
     with pytest.raises(LabError, match="the image redis could not be built: Step 1; no space left on device; check"):
-        images.build("redis")
+        images.build("redis", "packages")
 
 
 def test_a_base_without_its_maker_is_told(there: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -114,7 +176,7 @@ def test_a_base_without_its_maker_is_told(there: Any, monkeypatch: pytest.Monkey
     monkeypatch.setattr(images, "artefact", lambda _name, _key, build: build(tmp_path))
     monkeypatch.setattr(images.shutil, "which", lambda _name: None)
     with pytest.raises(LabError, match="install the package mmdebstrap"):
-        images.build("redis")
+        images.build("redis", "packages")
 
 
 @pytest.mark.parametrize(

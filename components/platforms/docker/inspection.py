@@ -13,26 +13,19 @@ from docker.errors import APIError, NotFound
 from docker.models.containers import Container
 
 from components.platforms.process.inspection import ServiceState
-from labs.daemon import OWNER, daemon, started
-
-
-def _all(client: Any, home: str) -> list[Any]:
-    """All containers, networks and volumes of the lab, in an order in which they can be removed."""
-    filters = {"label": f"{OWNER}={home}"}
-    containers = client.containers.list(all=True, filters=filters, ignore_removed=True)
-    return [*containers, *client.networks.list(filters=filters), *client.volumes.list(filters=filters)]
+from labs.daemon import daemon, owned, started
 
 
 def remaining(home: str) -> list[str]:
     """Names of all containers, networks and volumes of the lab."""
     with daemon() as client:
-        return sorted(each.name for each in _all(client, home))
+        return sorted(each.name for each in owned(client, home))
 
 
 def remove_all(home: str) -> None:
     """Remove everything of the lab at once; nothing is no error."""
     with daemon() as client:
-        for each in _all(client, home):
+        for each in owned(client, home):
             with suppress(NotFound):
                 each.remove(**({"v": True, "force": True} if isinstance(each, Container) else {}))
 

@@ -30,6 +30,7 @@ from components.platforms.base import (
 )
 from components.platforms.docker.resources import BuiltImage, HostFile, HostFolder, Joined, Ready
 from components.platforms.process.resources import LoopbackPort
+from labs import images
 from labs.daemon import OWNER
 from labs.processes import marks
 
@@ -117,6 +118,7 @@ class DockerPlatform:
         # closed to other users of this machine: a mount needs no way to what is mounted
         self._directory = HostFolder("home", str(home), 0o700)
         self._network = docker.Network("network", name=self._prefix, labels=self._labels("network"))
+        self._source, _ = images.chosen()
         self._images: dict[Image, BuiltImage] = {}
         self._published: dict[Port, LoopbackPort] = {}
         self._mounts: dict[str, list[Mount]] = {}
@@ -255,7 +257,7 @@ class DockerPlatform:
 
     def _image(self, image: Image) -> BuiltImage:
         if image not in self._images:
-            self._images[image] = BuiltImage(f"{image}-image", image)
+            self._images[image] = BuiltImage(f"{image}-image", image, self._source)
         return self._images[image]
 
     def _number(self, port: Port) -> pulumi.Output[int]:

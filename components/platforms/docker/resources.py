@@ -123,10 +123,10 @@ class HostFile(Resource, module="docker", name="HostFile"):
 
 class _BuiltImageProvider(ResourceProvider):
     def create(self, props: Props) -> CreateResult:
-        return CreateResult(props["reference"], {**props, "reference": images.build(props["image"])})
+        return CreateResult(props["reference"], {**props, "reference": images.build(props["image"], props["source"])})
 
     def diff(self, _id: str, olds: Props, news: Props) -> DiffResult:
-        replaces = [key for key in ("image", "reference") if olds[key] != news[key]]
+        replaces = [key for key in ("image", "source", "reference") if olds.get(key) != news[key]]
         return DiffResult(changes=bool(replaces) or not images.present(news["reference"]), replaces=replaces)
 
     def update(self, _id: str, _olds: Props, news: Props) -> UpdateResult:
@@ -134,7 +134,7 @@ class _BuiltImageProvider(ResourceProvider):
 
 
 class BuiltImage(Resource, module="docker", name="BuiltImage"):
-    """An image of this project, built where it is not there yet; it outlives the lab.
+    """An image of this project, made where it is not there yet; it outlives the lab.
 
     Attributes:
         reference: name and tag.
@@ -142,8 +142,11 @@ class BuiltImage(Resource, module="docker", name="BuiltImage"):
 
     reference: pulumi.Output[str]
 
-    def __init__(self, name: str, image: str, opts: pulumi.ResourceOptions | None = None) -> None:
-        super().__init__(_BuiltImageProvider(), name, {"image": image, "reference": images.reference(image)}, opts)
+    def __init__(
+        self, name: str, image: str, source: images.Source, opts: pulumi.ResourceOptions | None = None
+    ) -> None:
+        props = {"image": image, "source": source, "reference": images.reference(image, source)}
+        super().__init__(_BuiltImageProvider(), name, props, opts)
 
 
 class _JoinedProvider(ResourceProvider):

@@ -49,6 +49,7 @@ from components.platforms.kubernetes.names import (
 )
 from components.platforms.kubernetes.pods import COPIES, NOBODY, ROOT, SAFE, SECRETS
 from components.platforms.kubernetes.resources import NodeImage, PublishedPort, ServicePod
+from labs import images
 from labs.cluster import OWNER
 from labs.errors import UsageError
 from labs.processes import marks
@@ -126,6 +127,7 @@ class KubernetesPlatform:
             opts=pulumi.ResourceOptions(provider=self._provider),
         )
         self._namespace: pulumi.Output[str] = pulumi.Output.all(self._name, namespace.id).apply(lambda seen: seen[0])
+        self._source, _ = images.chosen()
         self._images: dict[Image, NodeImage] = {}
         self._published: dict[Port, PublishedPort] = {}
         self._mounts: dict[str, tuple[Any, list[Any]]] = {}
@@ -539,7 +541,9 @@ class KubernetesPlatform:
 
     def _image(self, image: Image) -> NodeImage:
         if image not in self._images:
-            self._images[image] = NodeImage(f"{image}-image", image, self._cluster.kubeconfig, self._cluster.nodes)
+            self._images[image] = NodeImage(
+                f"{image}-image", image, self._source, self._cluster.kubeconfig, self._cluster.nodes
+            )
         return self._images[image]
 
 

@@ -49,9 +49,9 @@ class _NodeImageProvider(ResourceProvider):
         api = cluster(props["kubeconfig"])
         listed = api.items("/api/v1/nodes")
         wanted = open_to(listed, every=props["image"] == "airflow")
-        reference = images.reference(props["image"])
+        reference = images.reference(props["image"], props["source"])
         if props["nodes"]:
-            images.build(props["image"])
+            images.build(props["image"], props["source"])
             lacking = [node for node in wanted if node in props["nodes"] and not _has(node, reference)]
             if lacking:
                 load(lacking, _archive(reference))
@@ -60,7 +60,7 @@ class _NodeImageProvider(ResourceProvider):
         return CreateResult(reference, {**props, "reference": reference})
 
     def diff(self, _id: str, olds: Props, news: Props) -> DiffResult:
-        reference = images.reference(news["image"])
+        reference = images.reference(news["image"], news["source"])
         return DiffResult(changes=olds["reference"] != reference or olds["nodes"] != news["nodes"])
 
     def update(self, _id: str, _olds: Props, news: Props) -> UpdateResult:
@@ -109,11 +109,12 @@ class NodeImage(Resource, module="kubernetes", name="NodeImage"):
         self,
         name: str,
         image: str,
+        source: images.Source,
         kubeconfig: pulumi.Input[str],
         nodes: pulumi.Input[Sequence[str]],
         opts: pulumi.ResourceOptions | None = None,
     ) -> None:
-        props = {"image": image, "kubeconfig": kubeconfig, "nodes": nodes, "reference": None}
+        props = {"image": image, "source": source, "kubeconfig": kubeconfig, "nodes": nodes, "reference": None}
         super().__init__(_NodeImageProvider(), name, props, opts)
 
 
