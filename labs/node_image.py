@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from docker.errors import APIError, BuildError
+from docker.types import Mount
 
 from labs.cache import IMAGES, artefact, environment
 from labs.daemon import daemon
@@ -160,7 +161,7 @@ def _caches() -> Path:
 def reference() -> str:
     """Name and tag of the node image as this checkout has it."""
     modules = [_key(found) for name, found in PROGRAMS.items() if name != "kind"]
-    files = [path.read_bytes() for path in sorted(NODE.iterdir()) if path.is_file()]
+    files = [path.read_bytes() for path in (Path(__file__), *sorted(NODE.iterdir())) if path.is_file()]
     return f"{REPOSITORY}/node:{digest(*modules, *files)}"
 
 
@@ -342,7 +343,7 @@ def _import(client: Any, raw: str, archive: Path, name: str) -> None:
         entrypoint=["sleep", "infinity"],
         privileged=True,
         network_mode="none",
-        volumes={str(archive): {"bind": "/images.tar", "mode": "ro"}},
+        mounts=[Mount("/mnt", str(archive.parent), type="bind", read_only=True)],  # a volume would be committed, too
     )
     try:
         container.start()
@@ -354,7 +355,7 @@ def _import(client: Any, raw: str, archive: Path, name: str) -> None:
 
         until(answers, what="containerd of the node image to answer", timeout=60)
         code, said = container.exec_run(
-            ["ctr", "-n", "k8s.io", "images", "import", "--no-unpack", "/images.tar"], privileged=True
+            ["ctr", "-n", "k8s.io", "images", "import", "--no-unpack", f"/mnt/{archive.name}"], privileged=True
         )
         if code:
             raise LabError(f"the node image could not take its images: {last_words(said.decode().splitlines())}")

@@ -129,8 +129,8 @@ def kind(*arguments: str, text: str = "") -> str:
     )
     if done.returncode:
         lines = [line.strip() for line in done.stderr.splitlines() if line.strip()]
-        wrong = next((line for line in lines if line.startswith("ERROR")), lines[-1] if lines else "it says nothing")
-        raise LabError(f"`kind {' '.join(arguments[:3])}` failed: {wrong.removeprefix('ERROR: ')}")
+        told = [line for line in lines if line.startswith(("ERROR", "Command Output"))] or lines[-1:] or ["no word"]
+        raise LabError(f"`kind {' '.join(arguments[:2])}` failed: {'; '.join(told).removeprefix('ERROR: ')}")
     return done.stdout
 
 

@@ -286,7 +286,7 @@ def _trouble(api: Cluster, made: Object) -> tuple[bool, str]:
     pods = _pods_path(made)
     hopeless, said = False, []
     for pod in api.items(pods[0], **pods[1]) if pods else ():
-        wrong = plight(api, pod)
+        wrong = "" if "deletionTimestamp" in pod["metadata"] else plight(api, pod)
         if not wrong:
             continue
         said.append(wrong)
@@ -301,11 +301,12 @@ def _trouble(api: Cluster, made: Object) -> tuple[bool, str]:
     return hopeless, "\n".join(said)
 
 
-def _workload(api: Cluster, found: Object, done: bool, state: str) -> Seen:
+def _workload(api: Cluster, found: Object, done: bool, state: str, replaced: bool) -> Seen:
+    """What is seen of a workload; hopeless are its pods only once they are those of what was applied last."""
     if done:
         return True, state
     hopeless, said = _trouble(api, found)
-    if hopeless:
+    if hopeless and replaced:
         raise LabError(f"the {_told(found)} cannot start: {said}")
     return None, f"{state}; {said}" if said else state
 
@@ -315,7 +316,9 @@ def _deployment(api: Cluster, found: Object) -> Seen:
     current = status.get("observedGeneration", 0) >= found["metadata"]["generation"]
     updated, available = status.get("updatedReplicas", 0), status.get("availableReplicas", 0)
     done = current and updated == wanted and available == wanted == status.get("replicas", 0)
-    return _workload(api, found, done, f"{updated} updated and {available} available of {wanted}")
+    return _workload(
+        api, found, done, f"{updated} updated and {available} available of {wanted}", current and updated == wanted
+    )
 
 
 def _stateful_set(api: Cluster, found: Object) -> Seen:
@@ -323,7 +326,8 @@ def _stateful_set(api: Cluster, found: Object) -> Seen:
     current = status.get("observedGeneration", 0) >= found["metadata"]["generation"]
     ready = status.get("readyReplicas", 0)
     latest = status.get("updateRevision") == status.get("currentRevision")
-    return _workload(api, found, current and latest and ready == wanted, f"{ready} ready of {wanted}")
+    replaced = current and status.get("updatedReplicas", 0) == wanted
+    return _workload(api, found, current and latest and ready == wanted, f"{ready} ready of {wanted}", replaced)
 
 
 def _job(api: Cluster, found: Object) -> Seen:

@@ -226,7 +226,10 @@ def test_dags_come_by_config_maps_that_airflow_can_walk(declared: Declared) -> N
 
 def test_what_airflow_writes_to_is_a_copy(declared: Declared) -> None:
     (server,) = dict(declared.pretender.pods())["airflow-api-server"]["spec"]["containers"]
-    assert "cp /run/lab-files/passwords-json/passwords.json /lab/passwords/passwords.json" in server["command"][2]
+    assert (
+        "install -m 600 /run/lab-files/passwords-json/passwords.json /lab/passwords/passwords.json"
+        in server["command"][2]
+    )
     mounts = {each["mountPath"]: each.get("readOnly", False) for each in server["volumeMounts"]}
     assert mounts["/lab/passwords"] is False and mounts["/run/lab-files/passwords-json"] is True
 
@@ -263,7 +266,7 @@ def test_each_probe_has_its_action() -> None:
 
 
 def test_a_shell_copies_before_the_command_takes_its_place() -> None:
-    assert entry({"/a": "/b c"}) == ". /run/lab/secrets; cp /a '/b c'; exec \"$@\""
+    assert entry({"/a": "/b c"}) == ". /run/lab/secrets; install -m 600 /a '/b c'; exec \"$@\""
 
 
 def test_services_share_a_folder_of_logs_and_a_task_has_its_own(declared: Declared) -> None:

@@ -279,7 +279,8 @@ class KubernetesPlatform:
             kind, fields = "Deployment", {**fields, "strategy": {"type": "Recreate"}}
         workload = self._make(kind, object_name(name), name, opts, spec=fields, labels=labels)
         if spec.ports:
-            self._listen(name, spec, labels, child)
+            # a Service waits for its pods as the workload does, which alone can tell that they are beyond hope
+            self._listen(name, spec, labels, pulumi.ResourceOptions(parent=opts.parent, depends_on=[workload]))
         health = spec.health or Health()
         container = container_of(spec.role)
         props = {

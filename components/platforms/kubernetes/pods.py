@@ -81,7 +81,8 @@ def entry(copies: Mapping[str, str]) -> str:
     >>> entry({})
     '. /run/lab/secrets; exec "$@"'
     """
-    made = [f"cp {shlex.quote(source)} {shlex.quote(target)}" for source, target in sorted(copies.items())]
+    pairs = sorted(copies.items())
+    made = [f"install -m 600 {shlex.quote(source)} {shlex.quote(target)}" for source, target in pairs]
     return "; ".join([f". {SECRETS}", *made, 'exec "$@"'])
 
 
