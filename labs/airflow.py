@@ -37,6 +37,9 @@ T = TypeVar("T")
 HTTP_TIMEOUT = (3.0, 30.0)
 """Seconds to connect and to read, for each request."""
 
+HEALTH_TIMEOUT = (3.0, 10.0)
+"""The same for a look at the health, which is to be had at once or not at all."""
+
 UNSENT = (urllib3.exceptions.NewConnectionError, urllib3.exceptions.ConnectTimeoutError)
 """Failures after which the server cannot have seen the request."""
 
@@ -167,7 +170,7 @@ class Airflow:
         for left in reversed(range(len(self._addresses))):
             asked = self.api_url
             try:
-                return request(**arguments, _request_timeout=HTTP_TIMEOUT)
+                return request(**{"_request_timeout": HTTP_TIMEOUT, **arguments})
             except (urllib3.exceptions.HTTPError, OSError) as error:
                 self._turn_from(asked)
                 unsent = isinstance(getattr(error, "reason", error), UNSENT)
@@ -213,7 +216,7 @@ class Airflow:
     def health(self) -> dict[str, ComponentHealth]:
         """One look at `metadatabase`, `scheduler`, `triggerer` and `dag_processor`; not repeated."""
         try:
-            answer = self._sent(MonitorApi(self.client).get_health, {})
+            answer = self._sent(MonitorApi(self.client).get_health, {"_request_timeout": HEALTH_TIMEOUT})
         except ApiException as error:  # of a load balancer without a server: the API server itself answers 200
             raise self._refusal("get_health", error) from error
         names = ("metadatabase", "scheduler", "triggerer", "dag_processor")

@@ -379,7 +379,7 @@ def compare(
     section: Annotated[str | None, typer.Option(help="One section only, such as 35.5.")] = None,
     output: Annotated[Path | None, typer.Option("--output", "-o", help="Write an HTML page there, too.")] = None,
 ) -> None:
-    """Put the last `verify` of several labs side by side: verdicts, and whether DAGs computed the same."""
+    """Put the last `verify` of several labs side by side: verdicts, why they differ, and what DAGs computed."""
     from labs.verify import compare_labs
 
     raise typer.Exit(compare_labs(names, section, output))

@@ -1,12 +1,12 @@
-"""The same scenarios on several labs, side by side: their verdicts, and whether the DAGs' own results are the same."""
+"""The same scenarios on several labs, side by side: their verdicts, why they differ, and what the DAGs computed."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
-from typing import Any
+from typing import Any, Literal, get_args
 
 from labs.results import Result, Results, Verdict
 
@@ -16,6 +16,21 @@ RESULT = "result"
 
 TELLING: tuple[Verdict, ...] = ("failed", "unknown", "passed", "not applicable")
 """Which verdict of several checks stands for all of them: what is not applicable takes nothing from a pass."""
+
+Agreement = Literal[Verdict, "differs", "alone"]
+"""The one verdict that a check has on every lab, that it has several, or that one lab alone has the check."""
+
+
+@dataclass(frozen=True)
+class Reason:
+    """Why a check did not pass on a lab and has another verdict elsewhere, in the words of that lab's report."""
+
+    lab: str
+    verdict: Verdict
+    why: str
+
+    def __str__(self) -> str:
+        return f"{self.verdict} on {self.lab}: {self.why}"
 
 
 @dataclass(frozen=True)
@@ -29,7 +44,8 @@ class Row:
             the section are left out.
         counts: lab → how many of its checks passed, and how many there are.
         results: lab → what the DAG computed there, from the evidence labelled `RESULT`.
-        reasons: for checks whose verdicts differ: the check, the lab, its verdict, and why it did not pass.
+        agreement: how many checks have the same verdict everywhere, by verdict, and how many have not.
+        reasons: for checks whose verdicts differ: the check, and why it did not pass.
     """
 
     section: str
@@ -38,7 +54,8 @@ class Row:
     verdicts: Mapping[str, Verdict]
     counts: Mapping[str, tuple[int, int]]
     results: Mapping[str, Any]
-    reasons: tuple[tuple[str, str, Verdict, str], ...]
+    agreement: Mapping[Agreement, int]
+    reasons: tuple[tuple[str, Reason], ...]
 
     @property
     def same(self) -> bool | None:
@@ -70,18 +87,41 @@ def _row(file: str, checks: list[tuple[str, Result]]) -> Row:
         for label, value in result.evidence:
             if label == RESULT:
                 results[name] = value
+    seen: dict[str, list[tuple[str, Result]]] = {}
+    for name, result in checks:  # a check of another name is another check
+        seen.setdefault(result.scenario, []).append((name, result))
+    agreement = Counter(_agreement([result.verdict for _, result in found]) for found in seen.values())
+    reasons = tuple(reason for found in seen.values() for reason in _reasons(found))
     first = checks[0][1]
     name = file.rpartition("/")[2].removesuffix(".py").removeprefix("test_")
-    return Row(first.section, name, first.title, verdicts, counts, results, tuple(_reasons(checks)))
+    return Row(first.section, name, first.title, verdicts, counts, results, agreement, reasons)
 
 
-def _reasons(checks: list[tuple[str, Result]]) -> Iterator[tuple[str, str, Verdict, str]]:
-    """Why verdicts of a check differ; a check of another name is another check."""
-    seen: dict[str, list[tuple[str, Result]]] = {}
-    for name, result in checks:
-        seen.setdefault(result.scenario, []).append((name, result))
-    for found in seen.values():
-        if len(Counter(result.verdict for _, result in found)) > 1:
-            for name, result in found:
-                if result.verdict != "passed":
-                    yield result.check, name, result.verdict, result.message.partition("\n")[0]
+def _agreement(verdicts: Sequence[Verdict]) -> Agreement:
+    if len(verdicts) == 1:
+        return "alone"
+    return verdicts[0] if len(set(verdicts)) == 1 else "differs"
+
+
+def _reasons(found: Sequence[tuple[str, Result]]) -> Iterator[tuple[str, Reason]]:
+    """Why verdicts of a check differ."""
+    if _agreement([result.verdict for _, result in found]) == "differs":
+        for name, result in found:
+            if result.verdict != "passed":
+                yield result.check, Reason(name, result.verdict, result.message.partition("\n")[0])
+
+
+def summary(rows: Iterable[Row]) -> str:
+    """How many checks agree, with which verdicts, and how many do not."""
+    counts: Counter[Agreement] = Counter()
+    for row in rows:
+        counts.update(row.agreement)
+    same = {verdict: counts[verdict] for verdict in get_args(Verdict) if counts[verdict]}
+    alone = f"; that one lab alone has: {counts['alone']}" if counts["alone"] else ""
+    by_verdict = f" ({', '.join(f'{count} {verdict}' for verdict, count in same.items())})" if same else ""
+    return f"checks that agree: {sum(same.values())}{by_verdict}; that differ: {counts['differs']}{alone}"
+
+
+def explanations(rows: Iterable[Row]) -> dict[Reason, int]:
+    """Each reason for which checks differ, and of how many it is one, the most frequent first."""
+    return dict(Counter(reason for row in rows for _, reason in row.reasons).most_common())

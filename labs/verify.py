@@ -8,13 +8,13 @@ import signal
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from rich.markup import escape
 from rich.table import Table
 
-from labs.comparison import compare
+from labs.comparison import Reason, Row, compare, explanations, summary
 from labs.console import err, out, plural
 from labs.errors import ExitCode, LabError, UsageError
 from labs.lab import Lab
@@ -121,6 +121,8 @@ MARKS = {
 def compare_labs(names: Sequence[str], section: str | None = None, output: Path | None = None) -> int:
     """Print the last verification of several labs side by side: for each scenario its checks that passed, of all.
 
+    Below it, how many checks agree, and why the others do not, numbered as in the table.
+
     Args:
         section: only that section's scenarios.
         output: an HTML file to write, too.
@@ -133,17 +135,19 @@ def compare_labs(names: Sequence[str], section: str | None = None, output: Path 
     """
     labs = {name: Results.load(report_directory(name) / "results.json") for name in names}
     rows = compare(labs, section)
+    explained = explanations(rows)
+    numbers = {reason: number for number, reason in enumerate(explained, 1)}
     table = Table(box=None, header_style="bold")
     table.add_column("scenario", no_wrap=True)
     for column in (*names, "result"):
         table.add_column(column, overflow="fold")
     for row in rows:
-        cells = [
-            "{} {}/{}".format(MARKS[row.verdicts[name]], *row.counts[name]) if name in row.counts else ""
-            for name in names
-        ]
+        cells = [_cell(row, name, numbers) if name in row.counts else "" for name in names]
         table.add_row(row.name, *cells, {None: "", True: "same", False: "[red]differs[/]"}[row.same])
     out.print(table)
+    out.print(summary(rows), soft_wrap=True)
+    for reason, count in explained.items():
+        out.print(f"({numbers[reason]}) {count} × {escape(str(reason))}", soft_wrap=True)
     different = [row for row in rows if row.same is False]
     for row in different:
         found = "; ".join(f"{name}: {value}" for name, value in row.results.items())
@@ -152,6 +156,13 @@ def compare_labs(names: Sequence[str], section: str | None = None, output: Path 
         output.write_text(comparison_page(labs, rows), encoding="utf-8")
         out.print(f"comparison: {output}", soft_wrap=True)
     return ExitCode.FAILED if different else ExitCode.OK
+
+
+def _cell(row: Row, lab: str, numbers: Mapping[Reason, int]) -> str:
+    """`✓ 5/7 (1) (3)`: the verdict, how many checks passed of all, and why some differ from other labs'."""
+    notes = sorted({numbers[reason] for _, reason in row.reasons if reason.lab == lab})
+    passed, all_ = row.counts[lab]
+    return " ".join([MARKS[row.verdicts[lab]], f"{passed}/{all_}", *(f"({note})" for note in notes)])
 
 
 def rewrite_report(name: str, output: Path | None) -> tuple[Path, Path]:

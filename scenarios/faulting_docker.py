@@ -59,6 +59,19 @@ class DockerServices:
         with daemon() as client:
             yield client.containers.get(self._containers[service])
 
+    @contextlib.contextmanager
+    def _ending(self, service: str, grace: int) -> Iterator[Any]:
+        """A container that has ended after the block, also when that is interrupted.
+
+        Docker then goes on to stop it, and says until the end that it runs: whoever asks would not start it again.
+        """
+        with self._container(service) as container:
+            try:
+                yield container
+            except BaseException:
+                container.stop(timeout=grace)  # answers when it has stopped, whoever asked first
+                raise
+
     def _present(self) -> list[Any]:
         """The containers that there are, whatever their state."""
         with daemon() as client:
@@ -114,11 +127,11 @@ class DockerServices:
         incarnation.parts[0].kill()
 
     def stop(self, service: str) -> None:
-        with self._container(service) as container:
+        with self._ending(service, GRACE) as container:
             container.stop(timeout=GRACE)
 
     def lose(self, service: str) -> None:
-        with self._container(service) as container:
+        with self._ending(service, 0) as container:
             container.kill()
             container.wait(timeout=60)
 

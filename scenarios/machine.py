@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import socket
 import struct
+from collections.abc import Iterable
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
@@ -54,6 +55,15 @@ def connections(process: psutil.Process) -> list[Connection]:
     except FileNotFoundError as error:
         raise psutil.NoSuchProcess(process.pid) from error
     return found
+
+
+def listening(processes: Iterable[psutil.Process]) -> list[int]:
+    """The TCP ports on which processes listen; those of them that end meanwhile listen on none."""
+    found: set[int] = set()
+    for process in processes:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            found |= {each.port for each in connections(process) if not each.remote}
+    return sorted(found)
 
 
 def _address(text: str) -> str:

@@ -1,11 +1,12 @@
-"""The HTML page of a comparison: a table of verdicts, scenario × lab, and below it what differs, and why."""
+"""The HTML page of a comparison: a table of verdicts, scenario × lab, and around it how many checks differ, and why."""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from itertools import groupby
 
-from labs.comparison import Row
+from labs.comparison import Row, explanations, summary
 from labs.report.markup import Element, el
 from labs.report.page import MARKS, chip, document, prose, rows
 from labs.results import Results
@@ -29,7 +30,21 @@ def comparison_page(labs: Mapping[str, Results], found: Sequence[Row]) -> str:
                 class_="facts",
             ),
         ),
+        _summary(found),
         *(_section(list(labs), section, list(each)) for section, each in groupby(found, key=lambda row: row.section)),
+    )
+
+
+def _summary(found: Sequence[Row]) -> Element:
+    """How many checks agree, and why the others do not."""
+    said = summary(found)
+    return el(
+        "section",
+        el("p", said[0].upper() + said[1:] + ".", class_="headline"),
+        el(
+            "ul", *(el("li", el("strong", str(count)), f" × {reason}") for reason, count in explanations(found).items())
+        ),
+        class_="summary",
     )
 
 
@@ -42,9 +57,9 @@ def _section(labs: Sequence[str], section: str, found: Sequence[Row]) -> Element
         class_="comparison",
     )
     reasons = [
-        {"Scenario": row.name, "Check": check, "Lab": lab, "Verdict": verdict, "Why": why}
+        {"Scenario": row.name, "Check": check, "Lab": reason.lab, "Verdict": reason.verdict, "Why": reason.why}
         for row in found
-        for check, lab, verdict, why in row.reasons
+        for check, reason in row.reasons
     ]
     why = el("details", el("summary", "What differs, and why"), rows(reasons)) if reasons else None
     title = SECTIONS[section].title if section else "Claims and faults"
@@ -57,9 +72,11 @@ def _row(labs: Sequence[str], row: Row) -> Element:
         True: (MARKS["passed"][1], "the same"),
         False: (MARKS["failed"][1], f"differs: {dict(row.results)}"),
     }[row.same]
+    whys = Counter(reason for _, reason in row.reasons)
+    notes = [each for reason, count in whys.items() for each in (el("br"), el("small", f"{count} × {reason}"))]
     return el(
         "tr",
-        el("th", *prose(row.title), el("br"), el("code", row.name), scope="row"),
+        el("th", *prose(row.title), el("br"), el("code", row.name), *notes, scope="row"),
         *(_cell(row, lab) for lab in labs),
         el("td", said, class_=hue),
     )

@@ -7,7 +7,7 @@ import urllib.error
 import urllib.request
 from pathlib import Path
 
-from scenarios.machine import connections
+from scenarios.machine import listening
 
 
 def test_the_path_of_a_task_log(lab, eight_tasks, evidence, claim):
@@ -32,7 +32,7 @@ def test_where_prometheus_finds_metrics(lab, services, evidence, claim):
     rows = []
     for role in ("api-server", "scheduler"):
         name = lab.outputs["services"][role][0]["name"]
-        ports = _listens(services.incarnation(name).parts)
+        ports = listening(services.incarnation(name).parts)
         rows += [{"service": role, "port": port, **_metrics(services.host(name), port)} for port in ports]
         rows += [] if ports else [{"service": role, "port": "none", "status": "", "metrics": False}]
     evidence("GET /metrics", rows)
@@ -43,10 +43,6 @@ def test_where_prometheus_finds_metrics(lab, services, evidence, claim):
         "holds" if "scheduler" in exposed else "wrong",
         {row["service"]: f"port {row['port']} {row['status']}".strip() for row in rows},
     )
-
-
-def _listens(parts):
-    return sorted({each.port for process in parts for each in connections(process) if not each.remote})
 
 
 def _metrics(host, port):

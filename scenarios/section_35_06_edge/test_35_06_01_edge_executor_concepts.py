@@ -10,7 +10,7 @@ import pytest
 from labs.processes import number
 from labs.waiting import until
 from scenarios.faulting import late_fails
-from scenarios.machine import connections
+from scenarios.machine import listening
 
 pytestmark = pytest.mark.needs(executor="EdgeExecutor")
 
@@ -72,7 +72,7 @@ def test_a_site_asks_for_its_tasks(visit, sites, evidence):
         name: {
             "asked for work": sum(r.path == f"/edge_worker/v1/jobs/fetch/{name}" for r in requests()),
             "ran": sum(job.worker == name for job in sites.jobs(run.run)),
-            "ports": [each.port for p in sites.processes(name) for each in connections(p) if not each.remote],
+            "ports": listening(sites.processes(name)),
         }
         for name in ("site-a", "site-b")
     }

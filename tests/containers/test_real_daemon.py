@@ -1,4 +1,4 @@
-"""The embedded engine's docker resources on a real daemon, with an image of three small programs of this machine."""
+"""The embedded engine's docker resources on a real daemon, with an image of a few small programs of this machine."""
 
 from __future__ import annotations
 
@@ -16,15 +16,16 @@ from typing import Any
 import pytest
 
 from components.platforms.docker.inspection import inspect, remaining, remove_all
-from components.platforms.docker.platform import ENTRY, HARDENED, SECRETS, exports
+from components.platforms.docker.platform import ENTRY, HARDENED, SECRETS, aliases, exports
 from components.platforms.docker.resources import _ReadyProvider
+from components.replicas import replica_names
 from labs import gc
 from labs.daemon import OWNER, daemon
 from labs.engines.docker import ContainerProvider, NetworkProvider, VolumeProvider
 from labs.errors import LabError
 
 URN = "urn:pulumi:t::airflow-labs::docker:index/thing:Thing::thing"
-PROGRAMS = ("sh", "sleep", "chown", "cat", "test")
+PROGRAMS = ("sh", "sleep", "chown", "cat", "test", "getent")
 
 
 def _archive() -> bytes:
@@ -140,6 +141,30 @@ def test_a_container_lives_and_dies_as_the_platform_asks(home: str, image: str, 
     volume.delete(URN, vol_id, vol)
     network.delete(URN, net_id, net)
     assert remaining(home) == []
+
+
+def test_the_name_of_a_role_leads_to_all_replicas_that_run(home: str, image: str) -> None:
+    net = inputs(home, "net")
+    NetworkProvider().create(URN, net)
+    ids = {}
+    for name in replica_names("thing", 2):
+        networks = [{"name": net["name"], "aliases": aliases(name, "thing")}]
+        news = container(home, image, "sleep 600", hostname=name, networksAdvanced=networks, entrypoints=[])
+        ids[name], _ = ContainerProvider().create(URN, {**news, **inputs(home, name)})
+    with daemon() as client:
+        first, second = (client.containers.get(each) for each in ids.values())
+
+        def found(name: str) -> set[str]:
+            lines = second.exec_run(["getent", "ahostsv4", name]).output.decode().splitlines()
+            return {line.split()[0] for line in lines}
+
+        addresses = [each.attrs["NetworkSettings"]["Networks"][net["name"]]["IPAddress"] for each in (first, second)]
+        assert found("thing") == set(addresses)
+        assert [found(name) for name in ids] == [{address} for address in addresses]
+        first.kill()
+        first.wait(timeout=20)
+        assert found("thing") == {addresses[1]}
+        assert found("thing-1") == set()
 
 
 def test_a_container_that_ends_is_told_with_its_last_lines_and_stays_down(home: str, image: str) -> None:

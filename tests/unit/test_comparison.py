@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
-from labs.comparison import RESULT, compare
+import pytest
+
+from labs import verify
+from labs.comparison import RESULT, Reason, compare, explanations, summary
 from labs.report import comparison_page
 from labs.results import Result, Results, Verdict
 from tests.unit.test_results import NOON
@@ -32,9 +36,51 @@ def test_a_scenario_is_one_row_with_the_worst_verdict_of_each_lab() -> None:
     assert row.verdicts == {"a": "passed", "b": "passed"}
     assert row.counts == {"a": (2, 2), "b": (1, 2)}
     assert row.same is True
-    assert row.reasons == ((CHECK.check, "b", "not applicable", "needs a GPU"),)
+    assert row.reasons == ((CHECK.check, Reason("b", "not applicable", "needs a GPU")),)
     page = comparison_page(labs, [row])
-    assert "needs a GPU" in page and "the same" in page
+    assert "<small>1 × not applicable on b: needs a GPU</small>" in page and "the same" in page
+
+
+def test_what_differs_is_counted_and_explained_by_reason(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    here = {"message": "needs platform process"}
+    labs = {
+        "a": lab(
+            check("one"), check("two"), check("gpu", "not applicable"), check("run"), check("broken"), check("more")
+        ),
+        "b": lab(
+            check("one", "not applicable", **here),
+            check("two", "not applicable", **here),
+            check("gpu", "not applicable", message="needs a GPU"),
+            check("run"),
+            check("broken", "failed", message="2 tasks [gave up]"),
+        ),
+    }
+    rows = compare(labs)
+    told = "checks that agree: 2 (1 passed, 1 not applicable); that differ: 3; that one lab alone has: 1"
+    assert summary(rows) == told
+    why = {Reason("b", "not applicable", "needs platform process"): 2, Reason("b", "failed", "2 tasks [gave up]"): 1}
+    assert explanations(rows) == why
+
+    for name, results in labs.items():
+        results.save(tmp_path / name / "results.json")
+    monkeypatch.setattr(verify, "report_directory", tmp_path.joinpath)
+    assert verify.compare_labs(["a", "b"], output=tmp_path / "page.html") == 0
+    printed = capsys.readouterr().out.splitlines()
+    assert any(line.split() == ["35_05_01_x", "✓", "5/6", "✗", "1/5", "(1)", "(2)"] for line in printed)
+    assert printed[-4:-1] == [
+        told,
+        "(1) 2 × not applicable on b: needs platform process",
+        "(2) 1 × failed on b: 2 tasks [gave up]",
+    ]
+    assert f"C{told[1:]}." in (tmp_path / "page.html").read_text()
+
+
+def test_labs_that_agree_have_nothing_to_explain() -> None:
+    rows = compare({"a": lab(check("one")), "b": lab(check("one"))})
+    assert summary(rows) == "checks that agree: 1 (1 passed); that differ: 0"
+    assert explanations(rows) == {}
 
 
 def test_another_result_is_told() -> None:

@@ -100,7 +100,24 @@ def test_every_service_has_a_container_that_cannot_harm(declared: Declared) -> N
         owner = name.endswith("-owner")  # gives a volume to the user of the others, and has no network
         assert inputs["user"] == ("0:0" if owner else "50000:0")
         assert inputs["capabilities"].get("adds", []) == (["CHOWN"] if owner else [])
-        assert inputs["networkMode"] == "none" if owner else inputs["networksAdvanced"][0]["aliases"] == [name]
+        assert inputs["networkMode"] == "none" if owner else inputs["networksAdvanced"][0]["aliases"][0] == name
+
+
+def test_replicas_are_behind_the_alias_of_their_role_and_each_behind_its_own_name(declared: Declared) -> None:
+    behind: dict[tuple[str, str], set[str]] = {}
+    for name, inputs in declared.pretender.containers().items():
+        for network in inputs.get("networksAdvanced", ()):
+            for alias in network["aliases"]:
+                behind.setdefault((network["name"], alias), set()).add(name)
+    main = declared.pretender.made["Network", "network"]["name"]
+    for role, group in declared.outputs["services"].items():
+        names = {replica["name"] for replica in group}
+        assert role == "edge-worker" or behind[main, role] == names  # sites are not replicas: each has its network
+        for name in names:
+            assert {name} in [found for (_, alias), found in behind.items() if alias == name]
+    if declared.outputs["lab"] == "ha":
+        assert behind[main, "api-server"] == {"api-server-1", "api-server-2"}
+        assert behind[main, "worker"] == {"zone-a-1", "zone-b-1"}
 
 
 def test_no_secret_is_where_inspect_shows_it(declared: Declared) -> None:

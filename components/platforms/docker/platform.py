@@ -102,6 +102,18 @@ def exports(settings: Mapping[str, str]) -> str:
     return "".join(f"export {key}={shlex.quote(value)}\n" for key, value in sorted(settings.items()))
 
 
+def aliases(name: str, role: str) -> list[str]:
+    """The names of a service on its network: its own, and that of its role, behind which are all replicas.
+
+    Neither is ever meant for the other: several replicas are all numbered, the first one, too (`replica_names`), so
+    that only a service which is the one of its role has that name itself.
+
+    >>> aliases("scheduler-1", "scheduler"), aliases("scheduler", "scheduler")
+    (['scheduler-1', 'scheduler'], ['scheduler'])
+    """
+    return list(dict.fromkeys([name, role]))
+
+
 class DockerPlatform:
     """One lab's corner of a Docker daemon on this machine.
 
@@ -175,7 +187,7 @@ class DockerPlatform:
         return Volume(pulumi.Output.from_input(f"{ROOT}/{key}"), key)
 
     def service(self, name: str, spec: ServiceSpec, opts: pulumi.ResourceOptions) -> Service:
-        """A container that is restarted when it ends."""
+        """A container that is restarted when it ends, and that its network knows by its name and its role's."""
         ready = self._services[name] = self._run(name, spec, spec.health or Health(), spec.stop, opts)
         addresses = pulumi.Output.from_input({port.name: self.endpoint(port).outside for port in spec.ports})
         container = f"{self._prefix}-{name}"
@@ -215,7 +227,9 @@ class DockerPlatform:
             ),
             mounts=[docker.ContainerMountArgs(**mount) for mount in mounts],
             networks_advanced=[
-                docker.ContainerNetworksAdvancedArgs(name=self._network_of(name, spec, parent), aliases=[name])
+                docker.ContainerNetworksAdvancedArgs(
+                    name=self._network_of(name, spec, parent), aliases=aliases(name, spec.role)
+                )
             ],
             ports=[
                 docker.ContainerPortArgs(internal=port.number, external=self._number(port), ip=LOOPBACK)
