@@ -280,12 +280,12 @@ class Namespace:
     """
 
     def __init__(self, outputs: Mapping[str, Any]) -> None:
-        from labs.cluster import Cluster  # its client takes seconds to import, and most labs need none
+        from labs.cluster import cluster  # its client takes seconds to import, and most labs need none
 
         given = outputs["cluster"]
         config = yaml.safe_load(Path(given["kubeconfig"]).read_text())
         self.kubeconfig = yaml.safe_dump({**config, "current-context": given["context"]})
-        self.api = Cluster(self.kubeconfig)
+        self.api = cluster(self.kubeconfig)
         self.name = str(given["namespace"])
 
     def path(self, kind: str, name: str = "") -> str:

@@ -85,7 +85,10 @@ def cgroup():
 
 
 def throttled():
-    """Seconds for which this container wanted to compute and was not let."""
+    """Seconds for which this container wanted to compute and its own control group did not let it.
+
+    That of its pod, one level up, has the same limit here, and may be the one that says no.
+    """
     text = first_of("/sys/fs/cgroup/cpu.stat", "/sys/fs/cgroup/cpu/cpu.stat")
     values = dict(line.split() for line in text.splitlines())
     return int(values.get("throttled_usec", 0)) / 1e6 or int(values.get("throttled_time", 0)) / 1e9
@@ -114,7 +117,8 @@ def resource_requests_limits():
         found = {"task": ti.task_id, "given": given, "kernel": cgroup(), "seconds": took, "throttled": paused}
         log.info("Requests and limits, in thousandths of a CPU and MiB: %s", given)
         log.info("The kernel holds me to %s", found["kernel"])
-        log.info("%s s of CPU time took %.1f s; throttled for %.1f s of them.", params["seconds"], took, paused)
+        log.info("%s s of CPU time took %.1f s.", params["seconds"], took)
+        log.info("My control group held me up for %.1f s of them; the rest may have been my pod's.", paused)
         return found
 
     @task

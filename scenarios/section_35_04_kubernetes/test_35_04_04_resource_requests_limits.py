@@ -45,8 +45,8 @@ def test_the_kernel_enforces_the_limits(ran, evidence):
     for task, each in told.items():
         if task in WANTED:
             assert (each["given"]["limits_cpu"], each["given"]["limits_memory"]) == KERNEL[task]
-    assert told["guaranteed"]["throttled"] > 1, "2 s of CPU time at 0.4 CPU should have been throttled for 3 s"
-    assert told["guaranteed"]["seconds"] > 2 / 0.4 - 1
+    assert told["guaranteed"]["throttled"] > 0, "2 s of CPU time at 0.4 CPU should have been throttled"
+    assert told["guaranteed"]["seconds"] > 2 / 0.4 - 1, "0.4 CPU should have taken 5 s for 2 s of CPU time"
 
 
 def test_the_log_counts_what_fits_into_a_quota(ran, evidence):

@@ -18,7 +18,7 @@ from labs.daemon import daemon
 from labs.paths import PROJECT_ROOT, lab_directory
 from labs.waiting import until
 
-pytestmark = pytest.mark.long
+pytestmark = pytest.mark.usefixtures("node_image_is_there")
 
 DAG = "35_01_02_portable_dag"
 

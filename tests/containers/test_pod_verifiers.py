@@ -12,7 +12,7 @@ from labs.paths import PROJECT_ROOT
 from tests.lab.conftest import turns_red
 from tests.lab.mutations import MUTATIONS, Mutation
 
-pytestmark = pytest.mark.long
+pytestmark = [pytest.mark.long, pytest.mark.usefixtures("node_image_is_there")]
 
 NAME = "t-pods"
 
