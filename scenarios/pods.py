@@ -227,7 +227,7 @@ def _cause(pod: Object, events: Sequence[Object]) -> Cause:
         if name in init and ended.get("exitCode"):
             words = f"the init container {name} failed, so base never started"
             return Cause("init", words, f"{name} ended with {ended['exitCode']}")
-        if name == "base" and ended.get("exitCode"):
+        if name == "base" and ended.get("exitCode") and ended.get("startedAt"):  # else it was deleted unstarted
             return Cause("exit", "its container ended with an error of its own", f"base ended with {ended['exitCode']}")
     if status.get("phase") == "Pending":
         for condition in status.get("conditions", ()):

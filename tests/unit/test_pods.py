@@ -107,7 +107,8 @@ def test_the_cause_of_a_pods_plight(seen: Any, events: Any, kind: str, proof: st
 
 def test_a_cause_is_found_in_versions_before_the_last() -> None:
     passed = pod("Pending", containers=[("base", waiting("ErrImagePull"))])
-    assert cause(life(passed, pod("Pending", containers=[("base", waiting("ContainerCreating"))])), ()).kind == "image"
+    for then in (waiting("ContainerCreating"), {"terminated": {"exitCode": 137, "reason": "ContainerStatusUnknown"}}):
+        assert cause(life(passed, pod("Pending", containers=[("base", then)])), ()).kind == "image"
 
 
 @pytest.mark.parametrize(
