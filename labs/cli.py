@@ -427,11 +427,15 @@ def test(
     all_docker: Annotated[
         bool, typer.Option("--all-docker", help="Instead all scenarios of all labs in containers.")
     ] = False,
+    all_kubernetes: Annotated[
+        bool, typer.Option("--all-kubernetes", help="Instead all scenarios of all labs in a kind cluster.")
+    ] = False,
 ) -> None:
     """Run the project's own tests, then a real local lab with its scenarios. Further arguments go to pytest."""
     from labs.selftest import run_tests, verify_platform
 
-    platforms = [name for name, wanted in (("process", all_process), ("docker", all_docker)) if wanted]
+    asked = {"process": all_process, "docker": all_docker, "kubernetes": all_kubernetes}
+    platforms = [name for name, wanted in asked.items() if wanted]
     codes = [verify_platform(platform) for platform in platforms] or [run_tests(everything, context.args)]
     raise typer.Exit(next(filter(None, codes), ExitCode.OK))
 
