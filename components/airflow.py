@@ -213,4 +213,9 @@ class Airflow:
             return settings
         if self.async_database is not None:
             settings["AIRFLOW__DATABASE__SQL_ALCHEMY_CONN_ASYNC"] = self.async_database
-        return settings | {"AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": self.database}
+        return settings | {
+            "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": self.database,
+            # Seconds, for ever by default: nobody answers at the address of a database whose pod is gone.
+            # https://www.postgresql.org/docs/current/libpq-envars.html
+            "PGCONNECT_TIMEOUT": "5",
+        }
