@@ -201,6 +201,10 @@ def test_a_pod_that_cannot_be_is_told_with_its_own_events(api: Api) -> None:
 
 def test_a_container_that_ends_again_and_again_is_not_waited_for(api: Api) -> None:
     api.pods = [pod("CrashLoopBackOff")]
+    api.status["Deployment"] = {"observedGeneration": 1, "updatedReplicas": 0}
+    with pytest.raises(WaitTimeout):  # the pods may be those of before
+        PROVIDER.create(URN, DEPLOYMENT)
+    api.status["Deployment"] = {"observedGeneration": 1, "updatedReplicas": 1}
     with pytest.raises(
         LabError, match=r"cannot start: pod scheduler-1: scheduler: CrashLoopBackOff; Failed: .*\nTraceback"
     ):
