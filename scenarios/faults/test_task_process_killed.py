@@ -5,6 +5,9 @@ executed once more for each of its `retries`, and without any it stays failed.
 Sources: https://airflow.apache.org/docs/apache-airflow/stable/best-practices.html#creating-a-task and
 https://airflow.apache.org/docs/apache-airflow/stable/core-concepts/tasks.html
 
+In a pod the one with a retry is noticed only when `[scheduler] task_instance_heartbeat_timeout` is over: the process
+above it takes the state `up_for_retry` for told already, so it says nothing, and its pod ends well.
+
 Hint: the worker process above a task sees at once that it died; compare its lines in the scheduler's log.
 """
 
@@ -21,7 +24,7 @@ def test_the_task_with_a_retry_recovers_and_the_other_fails(airflow, faults, sta
 
     with faults.task_process_killed(*running) as fault:
         with late_fails():
-            again = probe.wait_for_executions(3)[2]
+            again = probe.wait_for_executions(3, timeout=90)[2]
             probe.release()
             run = airflow.wait(probe.run)
         recovered = time.time() - fault.at
