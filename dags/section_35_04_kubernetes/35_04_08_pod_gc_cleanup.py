@@ -113,6 +113,7 @@ def pod_gc_cleanup():
         log.info("Why it failed:   kubectl -n %s logs … -c breaks-once, and describe pod …", namespace)
         log.info("What there was:  kubectl -n %s get events --sort-by=.lastTimestamp", namespace)
         log.info("Clean up:        airflow kubernetes cleanup-pods --namespace %s", namespace)
+        log.info("                 but for those of the last minute, unless with --min-completed-minutes 0")
         return {"settings": settings, "pods": pods}
 
     report([succeeds(), task_fails(), worker_fails()])

@@ -56,7 +56,8 @@ def test_the_clean_up_takes_what_has_ended(run_in_pods, services, namespace, evi
     ran = run_in_pods(timeout=240)
     (kept,) = [life for life in ran.lives if not life.gone]
     before = services.states()
-    done = services.run("scheduler", ["airflow", "kubernetes", "cleanup-pods", "--namespace", namespace.name])
+    at_once = ["--namespace", namespace.name, "--min-completed-minutes", "0"]  # 1 by default
+    done = services.run("scheduler", ["airflow", "kubernetes", "cleanup-pods", *at_once])
     evidence("clean-up", [line for line in done.stdout.splitlines() if line.startswith("Deleting")])
     assert done.returncode == 0, done.stderr
     assert f'Deleting pod "{kept.name}"' in done.stdout
