@@ -10,17 +10,33 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import time
 
 import psycopg2
 
 COMMENT = "SELECT shobj_description(oid, 'pg_database') FROM pg_database WHERE datname = current_database()"
+
+PATIENCE = 10.0
+"""Seconds for which the database may refuse: the Service of a cluster leads to a pod a moment after that is ready."""
+
+
+def connected(url: str) -> psycopg2.extensions.connection:
+    """A connection. Raises OperationalError when there is none within `PATIENCE`."""
+    deadline = time.monotonic() + PATIENCE
+    while True:
+        try:
+            return psycopg2.connect(url)
+        except psycopg2.OperationalError as error:
+            if "Connection refused" not in str(error) or time.monotonic() > deadline:
+                raise
+            time.sleep(0.2)
 
 
 def main() -> None:
     """Migrate when needed. Raises CalledProcessError when Airflow's own migration fails."""
     url = os.environ["AIRFLOW__DATABASE__SQL_ALCHEMY_CONN"].replace("postgresql+psycopg2://", "postgresql://")
     wanted = f"migrated by airflow-executor-labs {os.environ['AIRFLOW_LAB_FINGERPRINT']}"
-    with psycopg2.connect(url) as connection, connection.cursor() as cursor:
+    with connected(url) as connection, connection.cursor() as cursor:
         cursor.execute(COMMENT)
         row = cursor.fetchone()
     if row == (wanted,):

@@ -201,7 +201,10 @@ class Lab:
             self.engine.up(self.stack, watch)
         except (LabError, KeyboardInterrupt) as failure:
             if fresh and not keep:
-                self.down(watch)
+                try:
+                    self.down(watch)
+                except LabError as left:
+                    raise LabError(f"{failure}; what it had made could not be removed: {left}") from failure
             if isinstance(failure, KeyboardInterrupt):
                 raise Interrupted("interrupted") from failure
             raise

@@ -116,7 +116,12 @@ class ObjectProvider:
                 "with --name"
             )
         made = _apply(api, wanted)
-        _await(api, made)
+        try:
+            _await(api, made)
+        except BaseException:
+            with contextlib.suppress(LabError):
+                remove(api, made)  # it holds on to what it mounts, and a Job that failed is never tried again
+            raise
         return _id(wanted), {**news, "uid": _uid(made)}
 
     def update(self, urn: str, id: str, olds: Values, news: Values) -> Values:
@@ -229,6 +234,8 @@ def remove(api: Cluster, found: Object) -> None:
     options = {"propagationPolicy": "Background", "preconditions": {"uid": metadata["uid"]}}
     with contextlib.suppress(Refused):  # it may be gone, or on its way
         api.request("DELETE", _path(api, found), options)
+    if found["kind"] == "PersistentVolumeClaim":
+        _release(api, metadata)
     if pods and processes.grace(1e9) < 1e9:
         with contextlib.suppress(Refused):
             api.request("DELETE", pods[0], gracePeriodSeconds=int(processes.SHORT), **pods[1])
@@ -243,6 +250,16 @@ def remove(api: Cluster, found: Object) -> None:
         return (None if remaining else True), f"{len(remaining)} of its pods are there"
 
     until(gone, what=f"the {_told(found)} to be gone", timeout=GONE, interval=0.2)
+
+
+def _release(api: Cluster, claim: Object) -> None:
+    """Delete the pods that have a claim, which stays until then: those of tasks, which ended or nobody waits for."""
+    path = f"/api/v1/namespaces/{claim['namespace']}/pods"
+    for pod in api.items(path):
+        volumes = pod["spec"].get("volumes", ())
+        if claim["name"] in {each.get("persistentVolumeClaim", {}).get("claimName") for each in volumes}:
+            with contextlib.suppress(Refused):
+                api.request("DELETE", f"{path}/{pod['metadata']['name']}", gracePeriodSeconds=int(processes.SHORT))
 
 
 def _pods_path(thing: Object) -> tuple[str, dict[str, Any]] | None:
