@@ -134,7 +134,7 @@ def kind(*arguments: str, text: str = "") -> str:
     return done.stdout
 
 
-class _Users:
+class Users:
     """Which labs use a cluster; one command at a time makes or removes it."""
 
     def __init__(self, name: str) -> None:
@@ -142,7 +142,7 @@ class _Users:
         self._path = root / f"kind-{name}.json"
         self._lock = filelock.FileLock(root / f"kind-{name}.lock", timeout=900)
 
-    def __enter__(self) -> _Users:
+    def __enter__(self) -> Users:
         self._lock.acquire()
         return self
 
@@ -176,7 +176,7 @@ def node_containers(client: Any, name: str, *, every: bool = True) -> list[Any]:
 class _KindProvider(ResourceProvider):
     def create(self, props: Props) -> CreateResult:
         name = str(props["name"])
-        with _Users(name) as users:
+        with Users(name) as users:
             fresh = not self._exists(name)
             users.note(str(props["home"]), True)  # first, so that `down` finds what a crash leaves
             try:
@@ -205,7 +205,7 @@ class _KindProvider(ResourceProvider):
 
     def delete(self, _id: str, props: Props) -> None:
         name = str(props["name"])
-        with _Users(name) as users:
+        with Users(name) as users:
             if not users.note(str(props["home"]), False):
                 kind("delete", "cluster", "--name", name)
 
@@ -364,7 +364,7 @@ def collect() -> list[str]:
     removed = []
     for path in sorted(cache_root().glob("kind-*.json")):
         name = path.stem.removeprefix("kind-")
-        with _Users(name) as users:
+        with Users(name) as users:
             if users.known() and not users.note("", False):
                 kind("delete", "cluster", "--name", name)
                 removed.append(f"the kind cluster {name}, of which no lab is left")
@@ -374,6 +374,6 @@ def collect() -> list[str]:
 def release(home: Path) -> None:
     """Remove the clusters that a lab was the last to use, also those that a crash left; none is no error."""
     for name in {cluster_name(home.parent.name, dedicated) for dedicated in (True, False)}:
-        with _Users(name) as users:
+        with Users(name) as users:
             if users.known() and not users.note(str(home), False):
                 kind("delete", "cluster", "--name", name)

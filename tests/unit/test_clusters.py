@@ -12,7 +12,7 @@ import yaml
 from components.clusters import kind
 from components.clusters.base import check_usable, with_namespace
 from components.clusters.context import kubeconfig_files, read_context
-from components.clusters.kind import NODE_PORTS, _Users, cluster_name, configuration, lacks_sys_resource, name_servers
+from components.clusters.kind import NODE_PORTS, Users, cluster_name, configuration, lacks_sys_resource, name_servers
 from components.platforms.kubernetes.resources import open_to
 from labs.errors import LabError, UsageError
 from stacks.configuration import check_cluster
@@ -76,12 +76,12 @@ def test_a_cluster_goes_with_the_last_lab_on_it(tmp_path: Path, monkeypatch: pyt
     for lab in ("one", "two", "crashed"):
         (tmp_path / lab).mkdir()
         homes.append(str(tmp_path / lab / "run"))
-    with _Users("t") as users:
+    with Users("t") as users:
         for home in homes:
             users.note(home, True)
         (tmp_path / "crashed").rmdir()
         assert users.note(homes[0], False) == [homes[1]]
-    with _Users("t") as users:
+    with Users("t") as users:
         assert users.known() == {homes[1]}
         assert users.note(homes[1], False) == []
         assert users.known() == set()
