@@ -84,9 +84,13 @@ class Cluster:
         return str(self._open(method, path, body, kind, query).data.decode(errors="replace"))
 
     def lines(self, path: str, **query: Any) -> Iterator[str]:
-        """The lines of an answer that goes on, such as a log that is followed."""
+        """The lines of an answer that goes on, such as a log that is followed, each as soon as it is whole."""
+        rest = b""
         for chunk in self._open("GET", path, None, "application/json", query).stream():
-            yield chunk.decode(errors="replace")
+            *whole, rest = (rest + chunk).split(b"\n")
+            yield from (line.decode(errors="replace") + "\n" for line in whole)
+        if rest:
+            yield rest.decode(errors="replace")
 
     def _open(self, method: str, path: str, body: Object | None, kind: str, query: Mapping[str, Any]) -> Any:
         from kubernetes.client import ApiException

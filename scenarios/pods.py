@@ -47,7 +47,7 @@ class Sighting:
     """One event of a watch: a version of a pod.
 
     Attributes:
-        at: when it was received, epoch seconds; up to a second late.
+        at: when it was received, epoch seconds.
         kind: ADDED, MODIFIED or DELETED.
     """
 
@@ -369,7 +369,7 @@ class Namespace:
 
 def _belongs(pod: Object, run: Run) -> bool:
     told = pod["metadata"].get("annotations", {})
-    return told.get("dag_id") == run.dag_id and told.get("run_id") == run.run_id
+    return (told.get("dag_id"), told.get("run_id")) == (run.dag_id, run.run_id)
 
 
 class History:
@@ -393,8 +393,8 @@ class History:
         try:
             while not self._over.is_set():
                 # one second each, from where the last one ended: nothing is missed in between
-                text = self._api.text("GET", self._path, watch="true", resourceVersion=self._version, timeoutSeconds=1)
-                for line in text.splitlines():
+                since = self._version
+                for line in self._api.lines(self._path, watch="true", resourceVersion=since, timeoutSeconds=1):
                     event = json.loads(line)
                     if event["type"] == "ERROR":
                         raise RuntimeError(f"the watch of pods ended: {event['object'].get('message')}")
@@ -417,14 +417,14 @@ class History:
                 self._readers[key].start()
 
     def _read(self, key: tuple[str, str], pod: str) -> None:
-        path, given = f"{self._path}/{pod}/log", {"container": key[1]}
+        path, container = f"{self._path}/{pod}/log", key[1]
         with suppress(LabError):  # of a pod that went faster than it could be asked
             while True:
                 try:
-                    self._logs[key] = self._api.text("GET", path, **given, follow="true")
+                    self._logs[key] = self._api.text("GET", path, container=container, follow="true")
                     return
                 except LabError:  # it said nothing for a minute, or is gone
-                    self._logs[key] = self._api.text("GET", path, **given)
+                    self._logs[key] = self._api.text("GET", path, container=container)
                 if self._over.is_set():
                     return
 

@@ -132,7 +132,10 @@ def test_a_log_is_text_and_its_lines_come_as_they_are(server: Server) -> None:
     server.answers[path] = (200, "one\ntwo\n")
     assert last_lines(server.cluster, "ns", "p", "base") == "one\ntwo"
     assert server.asked[-1][2] == {"container": ["base"], "tailLines": ["15"]}
-    assert "".join(server.cluster.lines(path, follow="true")) == "one\ntwo\n"
+    assert list(server.cluster.lines(path, follow="true")) == ["one\n", "two\n"]
+    long = "a" + 50000 * "é"  # comes in parts, of which one ends within a letter
+    server.answers[path] = (200, f"{long}\nrest")
+    assert list(server.cluster.lines(path, follow="true")) == [f"{long}\n", "rest"]
     assert "not found" in last_lines(server.cluster, "ns", "gone", "base")
 
 

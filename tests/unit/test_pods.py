@@ -175,11 +175,12 @@ class Api:
     def request(self, _method: str, _path: str, **_query: Any) -> dict[str, Any]:
         return {"metadata": {"resourceVersion": "7"}}
 
-    def text(self, _method: str, path: str, **query: Any) -> str:
-        if path.endswith("/log"):
-            return "said"
+    def text(self, _method: str, _path: str, **_query: Any) -> str:
+        return "said"
+
+    def lines(self, _path: str, **query: Any) -> list[str]:
         self.asked.append(query["resourceVersion"])
-        return self.texts.pop(0) if self.texts else ""
+        return self.texts.pop(0).splitlines() if self.texts else []
 
 
 class Place:
