@@ -14,23 +14,27 @@ import statistics
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from rich.table import Table
 
+from components.clusters.kind import cluster_name, node_containers
 from components.dag_folder import section_folders
+from components.platforms.docker import inspection
 from components.platforms.process import postgres
 from components.platforms.process.inspection import memory
 from labs import processes
 from labs.airflow import Airflow
 from labs.cache import environment
 from labs.console import duration, err, out
+from labs.daemon import daemon
 from labs.errors import LabError
 from labs.lab import Lab
 from labs.paths import PROJECT_ROOT, run_directory
+from labs.runs import Run
 from labs.waiting import until
 from stacks.catalogue import LABS
 
@@ -74,19 +78,35 @@ def _first_success(port: int, passwords: Path, server: subprocess.Popen[bytes], 
     _succeed(Airflow(f"http://127.0.0.1:{port}", "admin", secret))
 
 
-def _succeed(airflow: Airflow) -> None:
+def client(outputs: Mapping[str, Any]) -> Airflow:
+    """The Airflow of a lab, by its outputs."""
+    return Airflow(outputs["api_url"], outputs["admin_user"], outputs["admin_password"])
+
+
+def _succeed(airflow: Airflow) -> Run:
     airflow.wait_for_dag(DAG, 300)
     run = airflow.wait(airflow.trigger(DAG), 300)
     if run.state != "success":
         raise LabError(f"the run of {DAG} ended as {run.state}; {airflow.explain(run)}")
+    return run
 
 
-def _idle(lab: str) -> int:
+def _of_processes(home: Path) -> int:
+    return memory(processes.marked(str(home)))
+
+
+def _of_nodes(name: str) -> int:
+    with daemon() as client:
+        nodes = node_containers(client, cluster_name(name, dedicated=False))
+        return sum(inspection.memory(node.stats(stream=False, one_shot=True)) for node in nodes)
+
+
+def _idle(used: Callable[[], int]) -> int:
     """Memory once two looks in a row agree within 2 %."""
     seen: list[int] = []
 
     def steady() -> tuple[int | None, str]:
-        seen.append(memory(processes.marked(lab)))
+        seen.append(used())
         agree = len(seen) > 1 and abs(seen[-1] - seen[-2]) < 0.02 * seen[-1]
         return (seen[-1] if agree else None), f"{seen[-1] / 2**20:.0f} MiB"
 
@@ -118,7 +138,7 @@ def measure_lab(scratch: Path) -> Measurement:
             _first_success(port, home / "passwords" / "passwords.json", up, log)
             success = time.monotonic() - begun
             up.wait(timeout=120)
-        return Measurement(success, _idle(str(home)))
+        return Measurement(success, _idle(lambda: _of_processes(home)))
     finally:
         Lab.of(NAME).down()
 
@@ -148,7 +168,7 @@ def measure_standalone(scratch: Path) -> Measurement:
     with _started([str(bin_ / "airflow"), "standalone"], settings, log) as server:
         try:
             _first_success(port, home / "simple_auth_manager_passwords.json.generated", server, log)
-            return Measurement(time.monotonic() - begun, _idle(str(home)))
+            return Measurement(time.monotonic() - begun, _idle(lambda: _of_processes(home)))
         finally:
             processes.end_all(str(home), grace=10)
 
@@ -158,36 +178,50 @@ class LabMeasurement:
     """One lab, from nothing to nothing.
 
     Attributes:
+        task: seconds from the command to the end of the first successful task.
         success: seconds from the command to the end of the first successful run.
-        memory: bytes when idle after that run (PSS).
+        memory: bytes when idle after that run: of its processes (PSS), or of all nodes of its cluster.
         down: seconds that the command takes which removes it.
     """
 
+    task: float
     success: float
     memory: int
     down: float
 
 
-def measure(target: str, platform: str) -> LabMeasurement:
-    """`./lab up` to the first success, then `./lab down`."""
+def _lab(*arguments: str) -> str:
+    command = [str(PROJECT_ROOT / "lab"), *arguments, "--quiet"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise LabError(f"`lab {' '.join(arguments)}` ended with {done.returncode}: {done.stderr.strip()}")
+    return done.stdout
 
-    def lab(*arguments: str) -> str:
-        command = [str(PROJECT_ROOT / "lab"), *arguments, "--quiet"]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-        if done.returncode:
-            raise LabError(f"`lab {' '.join(arguments)}` ended with {done.returncode}: {done.stderr.strip()}")
-        return done.stdout
 
-    begun = time.monotonic()
-    outputs = json.loads(lab("up", target, "--name", NAME, "--platform", platform, "--json"))
+def measure(
+    target: str,
+    platform: str,
+    name: str = NAME,
+    meanwhile: Callable[[Mapping[str, Any], Run], None] = lambda _outputs, _run: None,
+) -> LabMeasurement:
+    """`./lab up` to the first success, then `./lab down`.
+
+    Args:
+        meanwhile: called in between with the lab's outputs and its first run.
+    """
+    begun = time.time()
+    outputs = json.loads(_lab("up", target, "--name", name, "--platform", platform, "--json"))
     try:
-        _succeed(Airflow(outputs["api_url"], outputs["admin_user"], outputs["admin_password"]))
-        success = time.monotonic() - begun
-        size = _idle(str(run_directory(NAME)))
+        airflow = client(outputs)
+        run = _succeed(airflow)
+        success = time.time() - begun
+        task = min(ti.ended.timestamp() for ti in airflow.task_instances(run) if ti.ended) - begun
+        size = _idle(lambda: _of_nodes(name) if platform == "kubernetes" else _of_processes(run_directory(name)))
+        meanwhile(outputs, run)
     finally:
-        begun = time.monotonic()
-        lab("down", NAME)
-    return LabMeasurement(success, size, time.monotonic() - begun)
+        begun = time.time()
+        _lab("down", name)
+    return LabMeasurement(task, success, size, time.time() - begun)
 
 
 def bench_labs(platform: str) -> dict[str, Any]:

@@ -472,6 +472,19 @@ def labs_(
         _print_json(results)
 
 
+@bench.command()
+def pods(
+    runs: Annotated[int, typer.Option(min=1, help="Trivial runs; the medians count.")] = 10,
+    as_json: Json = False,
+) -> None:
+    """Where the time of a task in a pod goes, and what the lab `kubernetes` and a second one on its cluster cost."""
+    from labs.bench_pods import bench_pods
+
+    results = bench_pods(runs)
+    if as_json:
+        _print_json(results)
+
+
 def _end(message: str, code: int) -> NoReturn:
     err.print(f"[red]lab:[/] {escape(message)}", soft_wrap=True)
     sys.exit(code)

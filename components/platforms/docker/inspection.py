@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from datetime import datetime, timezone
@@ -45,16 +45,21 @@ def _state(client: Any, name: str, container: str) -> ServiceState:
         usage = found.stats(stream=False, one_shot=True)
     except (NotFound, APIError):
         return ServiceState(name, "UNKNOWN", 0, 0.0, 0, 0)
-    memory = usage["memory_stats"]
-    cached = memory.get("stats", {}).get("total_inactive_file", memory.get("stats", {}).get("inactive_file", 0))
     return ServiceState(
         name=name,
         state="UNHEALTHY" if seen.get("Health", {}).get("Status") == "unhealthy" else "RUNNING",
         pid=int(seen["Pid"]),
         uptime=(datetime.now(timezone.utc) - started(found)).total_seconds(),
         processes=int(usage["pids_stats"].get("current", 0)),
-        memory=int(memory.get("usage", 0)) - int(cached),
+        memory=memory(usage),
     )
+
+
+def memory(usage: Mapping[str, Any]) -> int:
+    """Bytes that a container holds, by its statistics, without page cache that it does not use: as `docker stats`."""
+    found = usage["memory_stats"]
+    cached = found.get("stats", {}).get("total_inactive_file", found.get("stats", {}).get("inactive_file", 0))
+    return int(found.get("usage", 0)) - int(cached)
 
 
 def show_logs(containers: Sequence[str], lines: int, follow: bool) -> None:
