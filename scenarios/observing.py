@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -36,13 +37,34 @@ class Process:
     command: str
 
 
+LIST = """
+import json, os
+page, tick = os.sysconf("SC_PAGE_SIZE"), os.sysconf("SC_CLK_TCK")
+for pid in filter(str.isdigit, os.listdir("/proc")):
+    try:
+        with open(f"/proc/{pid}/stat") as stat, open(f"/proc/{pid}/cmdline") as cmdline:
+            of, command = stat.read().rpartition(")")[2].split(), cmdline.read().replace(chr(0), " ").strip()
+    except OSError:
+        continue
+    rss, cpu = int(of[21]) * page // 1024, (int(of[11]) + int(of[12])) // tick
+    if of[0] != "Z":
+        print(json.dumps([int(pid), int(of[1]), rss, cpu, command]))
+"""
+"""Prints the fields of each live `Process`. https://man7.org/linux/man-pages/man5/proc_pid_stat.5.html"""
+
+
 def process_table(host: Any) -> dict[int, Process]:
     """The live processes of a testinfra host, by pid; what has ended but was not yet waited for is left out.
 
-    Containers have no `ps`: theirs are looked up from this machine, with the pids that they have in there.
+    Containers have no `ps`: theirs are looked up from this machine, with the pids that they have in there. Pods may be
+    on another one: theirs are listed by their own Python.
     """
-    if host.backend.get_connection_type() == "docker":
+    kind = host.backend.get_connection_type()
+    if kind == "docker":
         return _of_container(members(init_of(host.backend.name)))
+    if kind == "kubernetes":
+        lines = host.check_output("python3 -ISc %s", LIST).splitlines()
+        return {process.pid: process for process in (Process(*json.loads(line)) for line in lines)}
     found = {}
     for line in host.check_output("ps -ww -e -o pid=,ppid=,rss=,cputimes=,args=").splitlines():
         pid, ppid, rss, cpu, command = line.split(None, 4)
