@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import socket
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -98,7 +97,7 @@ class Celery:
 
     def _ask(self, *commands: str) -> list[int]:
         url = urlsplit(self.worker(next(iter(self.queues()))).environ()["AIRFLOW__CELERY__BROKER_URL"])
-        with socket.create_connection((self._platform.host("broker"), url.port or 0), timeout=10) as connection:
+        with self._platform.connection("broker", url.port or 0) as connection:
             connection.sendall("".join(f"{command}\r\n" for command in (f"AUTH {url.password}", *commands)).encode())
             with connection.makefile("rb") as answers:
                 assert answers.readline() == b"+OK\r\n", "the broker refused the login of the lab's own workers"

@@ -14,6 +14,7 @@ Sources: https://principlesofchaos.org, https://chaostoolkit.org/reference/conce
 
 from __future__ import annotations
 
+import socket
 import subprocess
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -109,6 +110,9 @@ class Services(Protocol):
 
     def host(self, service: str) -> str:
         """The address by which this machine reaches all ports of a service; "" while it does not run."""
+
+    def connection(self, service: str, port: int) -> AbstractContextManager[socket.socket]:
+        """A TCP connection from this machine to a port of a running service."""
 
     def refused(self, service: str) -> list[str]:
         """The addresses of a service on which nothing answers."""

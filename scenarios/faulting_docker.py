@@ -8,6 +8,7 @@ Source: https://docs.docker.com/engine/containers/start-containers-automatically
 from __future__ import annotations
 
 import contextlib
+import socket
 import subprocess
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -173,6 +174,9 @@ class DockerServices:
         with self._container(service) as container:
             networks = container.attrs["NetworkSettings"]["Networks"].values()
         return next((str(each["IPAddress"]) for each in networks if each["IPAddress"]), "")
+
+    def connection(self, service: str, port: int) -> AbstractContextManager[socket.socket]:
+        return socket.create_connection((self.host(service), port), timeout=10)
 
     def sockets(self, service: str, port: int | str) -> list[str]:
         with self._container(service) as container:

@@ -9,10 +9,11 @@ Source: https://kubernetes.io/docs/concepts/workloads/pods/disruptions/
 from __future__ import annotations
 
 import contextlib
+import socket
 import subprocess
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -183,6 +184,20 @@ class KubernetesServices:
         pod = self._pod(service) or {}
         return str(pod.get("status", {}).get("podIP", ""))
 
+    @contextmanager
+    def connection(self, service: str, port: int) -> Iterator[socket.socket]:
+        """Through the API, as `kubectl port-forward` does it."""
+        from kubernetes.client import CoreV1Api
+        from kubernetes.stream import portforward
+
+        pod = str((self._pod(service) or {"metadata": {"name": service}})["metadata"]["name"])
+        with closing(_client(self._namespace)) as client:
+            api = CoreV1Api(client).connect_get_namespaced_pod_portforward
+            with closing(portforward(api, pod, self._namespace.name, ports=str(port))) as forwarded:
+                connection: socket.socket = forwarded.socket(port)
+                connection.settimeout(10)
+                yield connection
+
     def sockets(self, service: str, port: int | str) -> list[str]:
         return [f"{self.host(service)}:{port}"]
 
@@ -318,6 +333,13 @@ def _members(pod: Object) -> list[psutil.Process]:
     return found
 
 
+def _client(namespace: Namespace) -> Any:
+    """A client of its own, as streams change the one that they go through."""
+    from kubernetes.config.kube_config import new_client_from_config_dict
+
+    return new_client_from_config_dict(yaml.safe_load(namespace.kubeconfig), persist_config=False)
+
+
 def execute(namespace: Namespace, pod: str, container: str, command: Sequence[str]) -> subprocess.CompletedProcess[str]:
     """Run a command in a container to its end, as `kubectl exec` does.
 
@@ -326,10 +348,9 @@ def execute(namespace: Namespace, pod: str, container: str, command: Sequence[st
     """
     from kubernetes.client import CoreV1Api
     from kubernetes.client.exceptions import ApiException
-    from kubernetes.config.kube_config import new_client_from_config_dict
     from kubernetes.stream import stream
 
-    client = new_client_from_config_dict(yaml.safe_load(namespace.kubeconfig), persist_config=False)
+    client = _client(namespace)
     try:
         channel = stream(
             CoreV1Api(client).connect_get_namespaced_pod_exec,

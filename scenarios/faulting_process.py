@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import re
+import socket
 import subprocess
 import xmlrpc.client
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -156,6 +157,9 @@ class ProcessServices:
 
     def addresses(self, service: str) -> list[str]:
         return self._endpoints[service]
+
+    def connection(self, service: str, port: int) -> AbstractContextManager[socket.socket]:
+        return socket.create_connection((self.host(service), port), timeout=10)
 
     def sockets(self, service: str, port: int | str) -> list[str]:
         return [f"127.0.0.1:{port}"]

@@ -428,6 +428,7 @@ class KubernetesPlatform:
                 "annotations": {"checksum/secrets": settings.apply(digest)},
             },
             "spec": {
+                "hostname": name,  # as Airflow shows who runs a task
                 "serviceAccountName": object_name(name),
                 "automountServiceAccountToken": granted,
                 "enableServiceLinks": False,
