@@ -16,7 +16,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from docker.errors import APIError, BuildError
 from docker.types import Mount
 
 from labs.cache import IMAGES, artefact, environment
@@ -25,12 +24,11 @@ from labs.errors import LabError
 from labs.images import (
     PATIENCE,
     REPOSITORY,
-    STAGE,
     Tell,
     base_image,
     digest,
+    docker_build,
     last_words,
-    lines_of,
     only_one,
     size,
 )
@@ -260,7 +258,7 @@ def _make(client: Any, name: str, folder: Path, tell: Tell) -> None:
         Path(context, "version").write_text(f"{version()}\n")
         for each in ("kubeadm", "kubelet", "kubectl"):
             shutil.copy(programs[each], context)
-        _docker_build(client, context, "node.dockerfile", raw, {"BASE": base})
+        docker_build(client, context, "node.dockerfile", raw, {"BASE": base})
     tell("node: putting the images in")
     try:
         with tempfile.TemporaryDirectory(dir=folder) as place:
@@ -305,22 +303,8 @@ def _services(client: Any, base: str, programs: Mapping[str, Path], wanted: Sequ
                 text += f"COPY {name} /usr/local/bin/{name}\nENV PATH=/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin\n"
                 text += f'ENTRYPOINT ["/usr/local/bin/{name}"]\n'
             Path(context, "Dockerfile").write_text(text)
-            _docker_build(client, context, "Dockerfile", image, {})
+            docker_build(client, context, "Dockerfile", image, {})
     return images
-
-
-def _docker_build(client: Any, context: str, file: str, tag: str, arguments: Mapping[str, str]) -> None:
-    try:
-        client.images.build(path=context, dockerfile=file, tag=tag, buildargs=dict(arguments), rm=True, forcerm=True)
-    except BuildError as error:
-        raise LabError(
-            f"the image {tag} could not be built: {last_words(lines_of(error.build_log)) or error.msg}; check that the "
-            "package registries are reachable and the disk is not full, and run the command again"
-        ) from error
-    except APIError as error:
-        raise LabError(f"the image {tag} could not be built: {error.explanation or error}") from error
-    finally:
-        client.images.prune(filters={"dangling": True, "label": STAGE})
 
 
 def _save(client: Any, names: Sequence[str], archive: Path) -> None:

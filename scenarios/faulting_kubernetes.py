@@ -28,7 +28,7 @@ from labs.errors import LabError
 from labs.runs import TaskInstance
 from labs.waiting import until
 from scenarios.faulting import Fault, Faults, Incarnation, Services, late_fails
-from scenarios.machine import accepts, lives, told
+from scenarios.machine import accepts, lives, moving, resume, suspend, told
 from scenarios.pods import Namespace, statuses
 
 if TYPE_CHECKING:
@@ -265,28 +265,13 @@ class KubernetesServices:
     def freeze(self, incarnation: Incarnation) -> None:
         if not all(isinstance(part, psutil.Process) for part in incarnation.parts):
             raise LabError(f"{incarnation.name} cannot be frozen: its processes are not on this machine")
-        used: list[Any] = []
-
-        # one that is stopped within a transaction would hold the locks of its rows
-        def waiting() -> tuple[bool | None, str]:
-            used.append(incarnation.parts[0].cpu_times())
-            return (True if used[-2:-1] == used[-1:] else None), "it works"
-
-        until(waiting, what=f"{incarnation.name} to wait for something", timeout=30, interval=0.2)
-        for process in incarnation.parts:
-            process.suspend()
+        suspend(incarnation.name, incarnation.parts)
 
     def thaw(self, incarnation: Incarnation) -> None:
-        for process in incarnation.parts:
-            with contextlib.suppress(psutil.NoSuchProcess):
-                process.resume()
+        resume(incarnation.parts)
 
     def awake(self, incarnation: Incarnation) -> list[str]:
-        return [
-            told(process)
-            for process in incarnation.parts
-            if not lives(process) or process.status() != psutil.STATUS_STOPPED
-        ]
+        return moving(incarnation.parts)
 
     def forget(self, service: str) -> list[str]:
         raise LabError(f"what {service} keeps is a volume of the cluster, whose files this machine does not see")

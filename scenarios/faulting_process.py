@@ -22,7 +22,7 @@ from labs.runs import TaskInstance
 from labs.waiting import until
 from scenarios import cutting, filling
 from scenarios.faulting import Incarnation
-from scenarios.machine import accepts, ancestors, lives, told, wait_until_idle
+from scenarios.machine import accepts, ancestors, lives, moving, resume, suspend, told
 
 
 class ProcessServices:
@@ -109,27 +109,13 @@ class ProcessServices:
             until(stopped, what=f"{service} to stop", timeout=60, interval=0.05)
 
     def freeze(self, incarnation: Incarnation) -> None:
-        wait_until_idle(incarnation.name, incarnation.parts[0])
-        for process in incarnation.parts:
-            process.suspend()
-
-        def asleep() -> tuple[bool | None, str]:
-            awake = self.awake(incarnation)
-            return (None if awake else True), "; ".join(awake)
-
-        until(asleep, what=f"{incarnation.name} to stand still", timeout=10, interval=0.01)
+        suspend(incarnation.name, incarnation.parts)
 
     def thaw(self, incarnation: Incarnation) -> None:
-        for process in incarnation.parts:
-            with contextlib.suppress(psutil.NoSuchProcess):
-                process.resume()
+        resume(incarnation.parts)
 
     def awake(self, incarnation: Incarnation) -> list[str]:
-        return [
-            told(process)
-            for process in incarnation.parts
-            if not lives(process) or process.status() != psutil.STATUS_STOPPED
-        ]
+        return moving(incarnation.parts)
 
     def start(self, service: str) -> None:
         def stopping() -> tuple[bool | None, str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import socket
 import struct
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
@@ -103,6 +103,35 @@ def wait_until_idle(name: str, process: psutil.Process) -> None:
         return (True if used[-2:-1] == used[-1:] else None), "it works"
 
     until(waiting, what=f"{name} to wait for something", timeout=30, interval=0.2)
+
+
+def suspend(name: str, parts: Sequence[psutil.Process]) -> None:
+    """Stop processes, the main one first, once it is idle; done when none of them moves.
+
+    Raises:
+        WaitTimeout: one works, or moves, all the time.
+    """
+    wait_until_idle(name, parts[0])
+    for process in parts:
+        process.suspend()
+
+    def asleep() -> tuple[bool | None, str]:
+        awake = moving(parts)
+        return (None if awake else True), "; ".join(awake)
+
+    until(asleep, what=f"{name} to stand still", timeout=10, interval=0.01)
+
+
+def resume(parts: Sequence[psutil.Process]) -> None:
+    """Have those that still live go on."""
+    for process in parts:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.resume()
+
+
+def moving(parts: Sequence[psutil.Process]) -> list[str]:
+    """Those that are not stopped, in words."""
+    return [told(each) for each in parts if not lives(each) or each.status() != psutil.STATUS_STOPPED]
 
 
 def told(process: psutil.Process) -> str:

@@ -6,7 +6,7 @@ import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,45 +17,26 @@ from components.platforms.docker import resources
 from components.platforms.docker.platform import exports, probe_command
 from components.platforms.docker.resources import _HostFileProvider, _HostFolderProvider, _ReadyProvider
 from components.secrets import NAMES
-from labs.engines.base import PROJECT, Event, Stack, name_of, type_of
+from labs.engines.base import PROJECT
 from labs.engines.docker import ContainerProvider
-from labs.engines.embedded import EmbeddedEngine
-from labs.engines.providers import Difference
 from labs.engines.values import Values
 from labs.errors import LabError, UsageError
 from labs.lab import Lab
-from labs.paths import PROJECT_ROOT, lab_directory
+from labs.paths import lab_directory
 from labs.verify import check_verifiable
 from labs.waiting import WaitTimeout
+from tests.unit.pretending import Pretender, outputs_of
 
 
-@dataclass
-class Pretender:
-    """Takes every resource, makes none of them, and remembers their inputs by type and name."""
+class Containers(Pretender):
+    """A daemon that is pretended."""
 
-    made: dict[tuple[str, str], Values] = field(default_factory=dict)
-
-    def check(self, urn: str, olds: Values, news: Values) -> Values:
-        return news
-
-    def diff(self, urn: str, id: str, olds: Values, news: Values) -> Difference:
-        return Difference()
-
-    def create(self, urn: str, news: Values) -> tuple[str, Values]:
-        kind, name = type_of(urn).rpartition(":")[2], name_of(urn)
-        self.made[kind, name] = news
-        given = {
+    def given(self, name: str, news: Values) -> dict[str, Values]:
+        return {
             "LabSecrets": {each: f"hidden-{each}" for each in NAMES},
             "LoopbackPort": {"port": "28099"},
             "Volume": {"mountpoint": f"/volumes/{name}"},
         }
-        return name, {**news, **given.get(kind, {})}
-
-    def update(self, urn: str, id: str, olds: Values, news: Values) -> Values:
-        return news
-
-    def delete(self, urn: str, id: str, outputs: Values) -> None:
-        pass
 
     def containers(self) -> dict[str, Values]:
         return {name: inputs for (kind, name), inputs in self.made.items() if kind == "Container"}
@@ -65,7 +46,7 @@ class Pretender:
 class Declared:
     """A lab as its program declares it."""
 
-    pretender: Pretender
+    pretender: Containers
     outputs: dict[str, Any]
 
     def first(self, role: str) -> str:
@@ -75,16 +56,9 @@ class Declared:
 
 @pytest.fixture(scope="module", params=["local", "celery", "edge", "multi", "ha"])
 def declared(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Declared:
-    pretender = Pretender()
-    engine = EmbeddedEngine()
-    engine._registry = lambda _stack: {"*": pretender}  # type: ignore[method-assign]
-    config = {f"{PROJECT}:lab": request.param, f"{PROJECT}:platform": "docker"}
-    stack = Stack(f"{request.param}-declared", PROJECT_ROOT / "stacks", config, tmp_path_factory.mktemp("engine") / "e")
-
-    def watch(_event: Event) -> None:
-        """Nobody watches."""
-
-    return Declared(pretender, dict(engine.up(stack, watch)))
+    pretender = Containers()
+    outputs = outputs_of(request.param, "docker", pretender, tmp_path_factory.mktemp("engine"))
+    return Declared(pretender, outputs)
 
 
 def test_every_service_has_a_container_that_cannot_harm(declared: Declared) -> None:

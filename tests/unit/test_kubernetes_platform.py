@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +17,10 @@ from components.platforms.kubernetes.platform import REACHES
 from components.platforms.kubernetes.pods import entry, probes
 from components.secrets import NAMES
 from labs.cluster import OWNER
-from labs.engines.base import PROJECT, Event, Stack, name_of, type_of
-from labs.engines.embedded import EmbeddedEngine
+from labs.engines.base import PROJECT
 from labs.engines.kubernetes import ObjectProvider
-from labs.engines.providers import Difference
 from labs.engines.values import Values, plain_outputs
-from labs.paths import PROJECT_ROOT
+from tests.unit.pretending import Pretender, outputs_of
 
 KUBECONFIG = yaml.safe_dump(
     {
@@ -34,22 +32,11 @@ KUBECONFIG = yaml.safe_dump(
 )
 
 
-@dataclass
-class Pretender:
-    """Takes every resource, makes none of them, and remembers their inputs by type and name."""
+class Objects(Pretender):
+    """A cluster that is pretended."""
 
-    made: dict[tuple[str, str], Values] = field(default_factory=dict)
-
-    def check(self, urn: str, olds: Values, news: Values) -> Values:
-        return news
-
-    def diff(self, urn: str, id: str, olds: Values, news: Values) -> Difference:
-        return Difference()
-
-    def create(self, urn: str, news: Values) -> tuple[str, Values]:
-        kind, name = type_of(urn).rpartition(":")[2], name_of(urn)
-        self.made[kind, name] = news
-        given = {
+    def given(self, name: str, news: Values) -> dict[str, Values]:
+        return {
             "LabSecrets": {each: f"hidden-{each}" for each in NAMES},
             "KindCluster": {"kubeconfig": KUBECONFIG, "nodes": ["t-control-plane", "t-worker", "t-worker2"]},
             "NodeImage": {"reference": f"airflow-executor-labs/{news.get('image')}:abc"},
@@ -57,13 +44,6 @@ class Pretender:
             "HostFolder": {"path": news.get("path")},
             "ServicePod": {"pod": f"airflow-{name}-pod", "uid": "1"},
         }
-        return name, {**news, **given.get(kind, {})}
-
-    def update(self, urn: str, id: str, olds: Values, news: Values) -> Values:
-        return news
-
-    def delete(self, urn: str, id: str, outputs: Values) -> None:
-        pass
 
     def objects(self, *kinds: str) -> Iterator[tuple[str, dict[str, Any]]]:
         """Name and manifest of the objects of some kinds, or of all."""
@@ -85,21 +65,13 @@ class Pretender:
 class Declared:
     """A lab as its program declares it."""
 
-    pretender: Pretender
+    pretender: Objects
     outputs: dict[str, Any]
 
 
 def declare(lab: str, folder: Path) -> Declared:
-    pretender = Pretender()
-    engine = EmbeddedEngine()
-    engine._registry = lambda _stack: {"*": pretender}  # type: ignore[method-assign]
-    config = {f"{PROJECT}:lab": lab, f"{PROJECT}:platform": "kubernetes"}
-    stack = Stack("t-declared", PROJECT_ROOT / "stacks", config, folder / "e")
-
-    def watch(_event: Event) -> None:
-        """Nobody watches."""
-
-    return Declared(pretender, dict(engine.up(stack, watch)))
+    pretender = Objects()
+    return Declared(pretender, outputs_of(lab, "kubernetes", pretender, folder))
 
 
 @pytest.fixture(scope="module")
@@ -134,7 +106,7 @@ def test_names_labels_and_ports_are_those_of_the_chart(declared: Declared) -> No
     labels = pods["airflow-scheduler"]["metadata"]["labels"]
     assert labels == {
         "tier": "airflow",
-        "release": "t-declared",
+        "release": "kubernetes-declared",
         "component": "scheduler",
         SERVICE: "scheduler",
         **REACHES,
@@ -149,9 +121,9 @@ def test_every_object_is_found_again_and_in_the_namespace(any_lab: Declared) -> 
         if "metadata" not in inputs:
             continue
         ObjectProvider().check(f"urn:pulumi:t::{PROJECT}::kubernetes:x:{kind}::{name}", {}, inputs)
-        assert inputs["metadata"]["labels"][OWNER].endswith(".t-declared")
+        assert inputs["metadata"]["labels"][OWNER].endswith(".kubernetes-declared")
         if kind not in ("Namespace", "PersistentVolume"):
-            assert inputs["metadata"]["namespace"] == "airflow-t-declared"
+            assert inputs["metadata"]["namespace"] == "airflow-kubernetes-declared"
 
 
 def test_every_pod_meets_the_restricted_standard_and_more(any_lab: Declared) -> None:
@@ -211,7 +183,7 @@ def test_the_scheduler_finds_its_templates(declared: Declared) -> None:
     (scheduler,) = dict(declared.pretender.pods())["airflow-scheduler"]["spec"]["containers"]
     settings = {each["name"]: each["value"] for each in scheduler["env"]}
     assert settings["AIRFLOW__KUBERNETES_EXECUTOR__POD_TEMPLATE_FILE"] == "/lab/pod-templates/default.yaml"
-    assert settings["AIRFLOW__KUBERNETES_EXECUTOR__NAMESPACE"] == "airflow-t-declared"
+    assert settings["AIRFLOW__KUBERNETES_EXECUTOR__NAMESPACE"] == "airflow-kubernetes-declared"
     assert settings["AIRFLOW__KUBERNETES_EXECUTOR__WORKER_CONTAINER_REPOSITORY"] == "airflow-executor-labs/airflow"
     assert settings["AIRFLOW__KUBERNETES_EXECUTOR__WORKER_CONTAINER_TAG"] == "abc"
     assert "/lab/pod-templates" in {each["mountPath"] for each in scheduler["volumeMounts"]}
@@ -248,7 +220,7 @@ def test_nothing_goes_in_or_out_but_what_is_said(declared: Declared) -> None:
 def test_services_are_told_where_testinfra_finds_them(declared: Declared) -> None:
     (fact,) = declared.outputs["services"]["scheduler"]
     assert fact["host"].startswith(
-        "kubectl://airflow-scheduler-ready-pod?namespace=airflow-t-declared&container=scheduler"
+        "kubectl://airflow-scheduler-ready-pod?namespace=airflow-kubernetes-declared&container=scheduler"
     )
     assert fact["host"].endswith("/kubeconfig")
     assert fact["log"] == "deployment/airflow-scheduler"
@@ -278,7 +250,7 @@ def test_services_share_a_folder_of_logs_and_a_task_has_its_own(declared: Declar
     assert sources["airflow-scheduler"]["persistentVolumeClaim"] == {"claimName": "airflow-airflow"}
     assert sources["airflow-scheduler"] == sources["airflow-api-server"]
     assert sources["default.yaml"]["emptyDir"] == {}
-    assert declared.outputs["paths"]["logs"].endswith("/t-declared/run/airflow/logs")
+    assert declared.outputs["paths"]["logs"].endswith("/kubernetes-declared/run/airflow/logs")
 
 
 def test_what_keeps_something_is_a_stateful_set(any_lab: Declared) -> None:
