@@ -117,13 +117,14 @@ def test_names_labels_and_ports_are_those_of_the_chart(declared: Declared) -> No
 
 
 def test_every_object_is_found_again_and_in_the_namespace(any_lab: Declared) -> None:
+    lab = any_lab.outputs["name"]
     for (kind, name), inputs in any_lab.pretender.made.items():
         if "metadata" not in inputs:
             continue
         ObjectProvider().check(f"urn:pulumi:t::{PROJECT}::kubernetes:x:{kind}::{name}", {}, inputs)
-        assert inputs["metadata"]["labels"][OWNER].endswith(".kubernetes-declared")
+        assert inputs["metadata"]["labels"][OWNER].endswith(f".{lab}")
         if kind not in ("Namespace", "PersistentVolume"):
-            assert inputs["metadata"]["namespace"] == "airflow-kubernetes-declared"
+            assert inputs["metadata"]["namespace"] == f"airflow-{lab}"
 
 
 def test_every_pod_meets_the_restricted_standard_and_more(any_lab: Declared) -> None:
