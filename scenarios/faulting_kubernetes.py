@@ -359,6 +359,7 @@ def execute(namespace: Namespace, pod: str, container: str, command: Sequence[st
         )
     finally:
         channel.close()
+        channel.sock.shutdown()  # to close is not enough where the API has done so first
         client.close()
 
 
