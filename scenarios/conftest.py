@@ -254,6 +254,8 @@ def services(lab: Lab) -> Services:
 @pytest.fixture(scope="session")
 def namespace(lab: Lab) -> Namespace:
     """The lab's namespace on its cluster; only on the kubernetes platform."""
+    if missing := unmet({"platform": "kubernetes"}, lab):
+        pytest.skip(missing)  # this comes before the `needs` of a check are looked at
     return Namespace(lab.outputs)
 
 
