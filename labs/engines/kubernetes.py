@@ -381,6 +381,12 @@ def _service(api: Cluster, found: Object) -> Seen:
     return (True if ready else None), f"none of its {len(ends)} endpoints is ready"
 
 
+def _volume(_api: Cluster, found: Object) -> Seen:
+    """A claim on one that the controller has not seen yet is looked at again only after 15 s."""
+    phase = found.get("status", {}).get("phase")
+    return (True if phase in ("Available", "Bound") else None), str(phase)
+
+
 def _claim(api: Cluster, found: Object) -> Seen:
     if found.get("status", {}).get("phase") == "Bound":
         return True, "bound"
@@ -420,6 +426,7 @@ READY: Mapping[str, Callable[[Cluster, Object], Seen]] = {
     "Job": _job,
     "Pod": _pod,
     "Service": _service,
+    "PersistentVolume": _volume,
     "PersistentVolumeClaim": _claim,
     "Namespace": _namespace,
     "CustomResourceDefinition": _definition,

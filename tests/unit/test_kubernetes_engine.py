@@ -236,6 +236,32 @@ def test_a_claim_names_the_storage_class_that_is_absent(api: Api) -> None:
         PROVIDER.create(URN, thing("PersistentVolumeClaim", spec={}))
 
 
+def test_a_volume_is_there_when_its_controller_has_seen_it(api: Api) -> None:
+    api.status["PersistentVolume"] = {"phase": "Pending"}
+    with pytest.raises(WaitTimeout, match="last state: Pending"):
+        PROVIDER.create(URN, thing("PersistentVolume"))
+    api.status["PersistentVolume"] = {"phase": "Available"}
+    PROVIDER.create(URN, thing("PersistentVolume"))
+
+
+def test_what_could_not_be_made_is_not_left(api: Api) -> None:
+    api.status["Job"] = {"conditions": [{"type": "Failed", "status": "True", "message": "backoff limit"}]}
+    with pytest.raises(LabError, match="backoff limit"):
+        PROVIDER.create(URN, thing("Job", spec={"template": {}}))
+    assert api.objects == {}
+
+
+def test_a_claim_goes_with_the_pods_that_have_it(api: Api) -> None:
+    api.classes = [{"metadata": {"name": "standard"}, "volumeBindingMode": "WaitForFirstConsumer"}]
+    claim = thing("PersistentVolumeClaim", "logs", spec={"storageClassName": "standard"})
+    _, outputs = PROVIDER.create(URN, claim)
+    has = {"volumes": [{"name": "logs", "persistentVolumeClaim": {"claimName": "logs"}}]}
+    api.pods = [{"metadata": {"name": "task"}, "spec": has}, {"metadata": {"name": "other"}, "spec": {}}]
+    PROVIDER.delete(URN, "lab/logs", outputs)
+    deleted = [path for method, path, _ in api.calls if method == "DELETE"]
+    assert "/api/v1/namespaces/lab/pods/task" in deleted and "/api/v1/namespaces/lab/pods/other" not in deleted
+
+
 def test_what_nobody_waits_for_is_not_awaited(api: Api) -> None:
     lazy = copy.deepcopy(DEPLOYMENT)
     lazy["metadata"]["annotations"] = {"pulumi.com/skipAwait": "true"}
