@@ -266,7 +266,8 @@ class _KindProvider(ResourceProvider):
 def _free_ports() -> list[int]:
     import psutil
 
-    taken = {each.laddr.port for each in psutil.net_connections("tcp") if each.laddr}
+    # what the connections of a cluster that is gone have left behind takes no port
+    taken = {each.laddr.port for each in psutil.net_connections("tcp") if each.status == psutil.CONN_LISTEN}
     preferred = [*NODE_PORTS, *(port for port in PORTS if port not in NODE_PORTS)]
     return [port for port in preferred if port not in taken]
 
