@@ -21,7 +21,7 @@ from pulumi.dynamic import CreateResult, DiffResult, Resource, ResourceProvider,
 
 from components.clusters.base import check_usable
 from labs import node_image
-from labs.cluster import Cluster, Refused, cluster
+from labs.cluster import Cluster, cluster
 from labs.daemon import daemon
 from labs.errors import LabError
 from labs.paths import CHECKOUT, PORTS, cache_root, make_private, state_root
@@ -267,7 +267,8 @@ def _free_ports() -> list[int]:
     import psutil
 
     # what the connections of a cluster that is gone have left behind takes no port
-    taken = {each.laddr.port for each in psutil.net_connections("tcp") if each.status == psutil.CONN_LISTEN}
+    listening = (each for each in psutil.net_connections("tcp") if each.status == psutil.CONN_LISTEN)
+    taken = {each.laddr.port for each in listening if each.laddr}
     preferred = [*NODE_PORTS, *(port for port in PORTS if port not in NODE_PORTS)]
     return [port for port in preferred if port not in taken]
 
@@ -275,9 +276,7 @@ def _free_ports() -> list[int]:
 def _nodes(api: Cluster) -> list[dict[str, Any]]:
     try:
         return api.items("/api/v1/nodes")
-    except Refused:
-        raise
-    except LabError:  # it does not answer yet
+    except LabError:  # it does not answer yet, or does not know its administrator yet
         return []
 
 

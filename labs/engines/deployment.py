@@ -144,8 +144,10 @@ class Deployment:
         text = str(error) if isinstance(error, LabError) else f"{name_of(urn)} failed: {type(error).__name__}: {error}"
         if others:
             text += f"; also failed: {', '.join(name_of(urn) for urn, _ in others)}"
-        kind = type(error) if isinstance(error, LabError) else LabError
-        raise kind(text) from error
+        if isinstance(error, LabError):
+            error.args = (text,)  # of whatever kind, which has the exit code
+            raise error
+        raise LabError(text) from error
 
     # Goals
 

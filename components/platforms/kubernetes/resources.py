@@ -186,6 +186,10 @@ class _ServicePodProvider(ResourceProvider):
     """The pod of a service that is up to its work."""
 
     def create(self, props: Props) -> CreateResult:
+        return CreateResult(str(props["name"]), self._ready(props, fresh=True))
+
+    def _ready(self, props: Props, fresh: bool) -> Props:
+        """Wait for the pod; one that is not new may have been started again, as by a reboot of its node."""
         api = cluster(props["kubeconfig"])
         name, namespace, container = str(props["name"]), str(props["namespace"]), str(props["container"])
         seen: list[Object] = []
@@ -204,7 +208,7 @@ class _ServicePodProvider(ResourceProvider):
             pod = pods[-1]
             seen.append(pod)
             statuses = [each for each in pod["status"].get("containerStatuses", ()) if each["name"] == container]
-            if any(each["restartCount"] for each in statuses):
+            if fresh and any(each["restartCount"] for each in statuses):
                 raise LabError(f"{name} ended while it started; {said()}")
             if len(pods) > 1 or not any(each["ready"] for each in statuses):
                 return None, f"its {len(pods)} pods are not ready"
@@ -216,7 +220,7 @@ class _ServicePodProvider(ResourceProvider):
             return None, f"its log does not match {props['log']} yet"
 
         pod = until(ready, what=f"{name} to be ready", timeout=float(props["timeout"]), interval=0.3, detail=said)
-        return CreateResult(name, {**props, "pod": pod["metadata"]["name"], "uid": pod["metadata"]["uid"]})
+        return {**props, "pod": pod["metadata"]["name"], "uid": pod["metadata"]["uid"]}
 
     def diff(self, _id: str, olds: Props, news: Props) -> DiffResult:
         keys = ("template", "log", "selector", "namespace")
@@ -226,7 +230,7 @@ class _ServicePodProvider(ResourceProvider):
         return DiffResult(changes=[pod["metadata"]["uid"] for pod in pods] != [olds["uid"]])
 
     def update(self, _id: str, _olds: Props, news: Props) -> UpdateResult:
-        return UpdateResult(self.create(news).outs)
+        return UpdateResult(self._ready(news, fresh=False))
 
     @staticmethod
     def _pods(api: Cluster, props: Props) -> list[Object]:
