@@ -237,25 +237,30 @@ def _build(client: Any, image: str, source: Source, name: str, arguments: dict[s
         (context / "certificates.pem").write_bytes(_trusted())
         if index := os.environ.get("PIP_INDEX_URL"):
             arguments = {**arguments, "PIP_INDEX_URL": index}
-        docker_build(client, folder, recipe.name, name, arguments)
+        docker_build(client, folder, recipe.name, name, arguments, image)
 
 
-def docker_build(client: Any, folder: str, file: str, name: str, arguments: Mapping[str, str]) -> None:
+def docker_build(client: Any, folder: str, file: str, name: str, arguments: Mapping[str, str], image: str = "") -> None:
     """`docker build` of a folder, of which no stage stays.
+
+    Args:
+        name: with its tag.
+        image: what it is called in what is told; `name` where nothing is said.
 
     Raises:
         LabError: it fails; with its last words.
     """
+    called = image or name
     try:
         client.images.build(path=folder, dockerfile=file, tag=name, buildargs=dict(arguments), rm=True, forcerm=True)
     except BuildError as error:
         said = last_words(lines_of(error.build_log)) or error.msg
         raise LabError(
-            f"the image {name} could not be built: {said}; check that the package registries are reachable and the "
-            "disk is not full, and run the command again"
+            f"the image {called} could not be built: {said}; check that the package registries are reachable and "
+            "the disk is not full, and run the command again"
         ) from error
     except APIError as error:
-        raise LabError(f"the image {name} could not be built: {error.explanation or error}") from error
+        raise LabError(f"the image {called} could not be built: {error.explanation or error}") from error
     finally:
         client.images.prune(filters={"dangling": True, "label": STAGE})
 

@@ -190,10 +190,10 @@ class KubernetesServices:
         from kubernetes.client import CoreV1Api
         from kubernetes.stream import portforward
 
-        pod = str((self._pod(service) or {"metadata": {"name": service}})["metadata"]["name"])
+        (pod,) = self.service_pod(service).parts
         with closing(_client(self._namespace)) as client:
             api = CoreV1Api(client).connect_get_namespaced_pod_portforward
-            with closing(portforward(api, pod, self._namespace.name, ports=str(port))) as forwarded:
+            with closing(portforward(api, pod.name, self._namespace.name, ports=str(port))) as forwarded:
                 connection: socket.socket = forwarded.socket(port)
                 connection.settimeout(10)
                 yield connection
