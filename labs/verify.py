@@ -31,10 +31,16 @@ def report_directory(lab: str) -> Path:
 
 
 def scenario_paths(sections: Sequence[str], section: str | None) -> list[Path]:
-    """The folders of the scenarios of one section, or of all sections of a lab with its claims and faults."""
+    """The folders of the scenarios of one section, or of all sections of a lab with its claims and faults.
+
+    Raises:
+        UsageError: that section has no scenarios here.
+    """
     wanted = [section] if section else sections
     prefixes = ["section_{}_{:02d}_".format(*map(int, number.split("."))) for number in wanted]
     folders = sorted(folder for prefix in prefixes for folder in SCENARIOS.glob(f"{prefix}*"))
+    if section and not folders:
+        raise UsageError(f"section {section} has no scenarios here yet: `lab list` shows those that have")
     return folders if section else [*folders, SCENARIOS / "claims", SCENARIOS / "faults"]
 
 

@@ -144,7 +144,7 @@ LABS: Mapping[str, Lab] = {
         ),
         Lab(
             name="celery",
-            teaches="tasks on workers that take them from a broker: queues, concurrency, results, priorities",
+            teaches="tasks on workers that take them from a broker: queues, concurrency, priorities, debugging",
             executors=("CeleryExecutor",),
             sections=(*PORTABLE, "35.3", "35.8", "35.9"),
             platforms=("process", "docker", "kubernetes"),
