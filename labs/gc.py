@@ -62,7 +62,17 @@ def collect(watch: Watcher) -> list[str]:
         from components.clusters import kind
 
         found += kind.collect()
-    return found
+    return found + _images()
+
+
+def _images() -> list[str]:
+    from labs import images, node_image
+
+    current = {images.reference(image, source) for source in images.FOLDERS for image in images.RECIPES}
+    with contextlib.suppress(LabError):  # no daemon, no images
+        gone = images.forget_unused({*current, images.base(), node_image.reference()})
+        return [f"image {name}, which labs no longer run on" for name in gone]
+    return []
 
 
 def _owners() -> set[str]:

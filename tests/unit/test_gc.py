@@ -34,6 +34,7 @@ def labs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[list[str]]
     monkeypatch.setattr(gc, "Lab", Lab)
     monkeypatch.setattr(gc, "_owners", lambda: {str(tmp_path / "here" / "run"), str(tmp_path / "gone" / "run")})
     monkeypatch.setattr(gc, "_remove", lambda home: [f"things of {home}"])
+    monkeypatch.setattr(gc, "_images", list)
     yield down
 
 
