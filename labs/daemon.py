@@ -8,7 +8,8 @@ from datetime import datetime, timezone
 from typing import Any
 
 import docker
-from docker.errors import DockerException
+from docker.constants import MINIMUM_DOCKER_API_VERSION
+from docker.errors import DockerException, InvalidVersion
 
 from labs.errors import LabError
 
@@ -45,18 +46,25 @@ def daemon(timeout: float = TIMEOUT) -> Iterator[Any]:
     try:
         client = docker.from_env(timeout=timeout)
         version = str(client.version()["ApiVersion"])
+    except InvalidVersion as error:
+        raise _too_old(f"before {MINIMUM_DOCKER_API_VERSION}") from error
     except DockerException as error:
         if "permission denied" in str(error).lower():
             raise LabError(
                 "the Docker daemon does not let this user in; add the user to the group docker and log in again"
             ) from error
         raise LabError(
-            "no Docker daemon answers; install Docker and start it, or use `--platform process`, which needs none"
+            "no Docker daemon answers; install Docker (on Debian docker.io, and mmdebstrap for images) and start it, "
+            "or use `--platform process`, which needs none"
         ) from error
     if tuple(map(int, version.split("."))) < LEAST_API:
         client.close()
-        raise LabError(f"the Docker daemon speaks API {version}; the labs need 1.41 (Docker 20.10) or newer")
+        raise _too_old(version)
     try:
         yield client
     finally:
         client.close()
+
+
+def _too_old(version: str) -> LabError:
+    return LabError(f"the Docker daemon speaks API {version}; the labs need 1.41 (Docker 20.10) or newer")
