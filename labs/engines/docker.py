@@ -271,7 +271,7 @@ def arguments(news: Values) -> dict[str, Any]:
         ],
         "tmpfs": news.get("tmpfs"),
         "ports": {
-            f"{int(port['internal'])}/{port.get('protocol', 'tcp')}": (port.get("ip", "0.0.0.0"), int(port["external"]))  # noqa: S104 - pulumi-docker's default
+            f"{int(port['internal'])}/{port.get('protocol', 'tcp')}": (port.get("ip", "0.0.0.0"), int(port["external"]))
             for port in news.get("ports", ())
         },
         "healthcheck": health and _health(health),

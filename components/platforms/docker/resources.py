@@ -224,7 +224,7 @@ def _probe(container: Container, health: Mapping[str, Any], test: list[str]) -> 
 
 
 class _ReadyProvider(ResourceProvider):
-    """A container that is up to its work, or whose job is done."""
+    """A container that is up to its work, or whose job is done; whoever starts it again, it is waited for anew."""
 
     def create(self, props: Props) -> CreateResult:
         name, job = str(props["name"]), bool(props["job"])
@@ -233,13 +233,14 @@ class _ReadyProvider(ResourceProvider):
                 container = client.containers.get(props["container"])
             except NotFound as error:
                 raise LabError(f"the container of {name} went away while it started; run `up` again") from error
+            restarts = container.attrs["RestartCount"]  # of its life until now
 
             def seen() -> tuple[str | None, str]:
                 container.reload()
                 state = container.attrs["State"]
                 if job and state["Status"] == "exited":
                     return ("ok" if state["ExitCode"] == 0 else "failed"), "exited"
-                if not job and (state["Status"] != "running" or container.attrs["RestartCount"]):
+                if not job and (state["Status"] != "running" or container.attrs["RestartCount"] > restarts):
                     return "failed", state["Status"]
                 if job:
                     return None, state["Status"]
@@ -258,13 +259,27 @@ class _ReadyProvider(ResourceProvider):
                 with contextlib.suppress(APIError):  # it must not be started over and over behind the user's back
                     container.stop(timeout=0)
                 raise LabError(f"{name} {'failed' if job else 'ended while it started'}; {said()}")
-        return CreateResult(str(props["container"]), props)
+            return CreateResult(str(props["container"]), {**props, "started": container.attrs["State"]["StartedAt"]})
 
     def diff(self, _id: str, olds: Props, news: Props) -> DiffResult:
-        return DiffResult(changes=any(olds.get(key) != news[key] for key in ("container", "health", "job", "test")))
+        changed = any(olds.get(key) != news[key] for key in ("container", "health", "job", "test"))
+        return DiffResult(changes=changed or not self._as_it_was(olds))
 
     def update(self, _id: str, _olds: Props, news: Props) -> UpdateResult:
         return UpdateResult(self.create(news).outs)
+
+    @staticmethod
+    def _as_it_was(olds: Props) -> bool:
+        """Whether a service is in the very run that was found ready; what a job has done stays done."""
+        if olds["job"]:
+            return True
+        with daemon() as client:
+            try:
+                state = client.containers.get(olds["container"]).attrs["State"]
+            except NotFound:
+                return False
+        well = state.get("Health", {}).get("Status") != "unhealthy"  # so is one that was paused until now
+        return bool(state["Status"] == "running" and state["StartedAt"] == olds.get("started") and well)
 
 
 class Ready(Resource, module="docker", name="Ready"):
