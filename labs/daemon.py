@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import platform
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime, timezone
 from typing import Any
 
 import docker
+import requests
+import urllib3
 from docker.constants import MINIMUM_DOCKER_API_VERSION
 from docker.errors import DockerException, InvalidVersion
 
@@ -36,12 +39,23 @@ def owned(client: Any, home: str | None = None) -> list[Any]:
     return [*containers, *client.networks.list(filters=filters), *client.volumes.list(filters=filters)]
 
 
+def of_this_machine(client: Any) -> bool:
+    """Whether the daemon runs here: containers of another one name folders of other machines."""
+    return bool(client.info()["Name"] == platform.node())
+
+
+def said(error: Exception) -> str:
+    """What the daemon, or the line to it, said in an error."""
+    return str(getattr(error, "explanation", None) or error)
+
+
 @contextmanager
 def daemon(timeout: float = TIMEOUT) -> Iterator[Any]:
     """A client of the daemon that `DOCKER_HOST`, or else the default socket, leads to.
 
     Raises:
-        LabError: no daemon answers, it refuses this user, or it is too old.
+        LabError: no daemon answers, it refuses this user, or it is too old; or the block asked for what it refused, or
+            it went away meanwhile.
     """
     try:
         client = docker.from_env(timeout=timeout)
@@ -62,6 +76,10 @@ def daemon(timeout: float = TIMEOUT) -> Iterator[Any]:
         raise _too_old(version)
     try:
         yield client
+    except (DockerException, requests.RequestException, urllib3.exceptions.HTTPError) as error:
+        raise LabError(
+            f"Docker did not do what it was asked for ({said(error)}); `./lab doctor` says whether it answers"
+        ) from error
     finally:
         client.close()
 

@@ -16,7 +16,7 @@ from docker.errors import DockerException, NotFound
 from docker.types import EndpointConfig, LogConfig, Mount
 
 from labs import processes
-from labs.daemon import daemon
+from labs.daemon import daemon, said
 from labs.engines.base import name_of
 from labs.engines.deployment import changed_keys
 from labs.engines.providers import Difference, Provider
@@ -69,7 +69,7 @@ class _Kind:
             try:
                 made = self._make(client, name, news)
             except (DockerException, requests.RequestException) as error:
-                raise LabError(f"the {self.kind} {name} could not be made: {_said(error)}") from error
+                raise LabError(f"the {self.kind} {name} could not be made: {said(error)}") from error
             return str(made.id), {**news, **self._given(made)}
 
     def update(self, urn: str, id: str, olds: Values, news: Values) -> Values:
@@ -82,7 +82,7 @@ class _Kind:
                 try:
                     self._remove(found, outputs)
                 except (DockerException, requests.RequestException) as error:
-                    raise LabError(f"the {self.kind} {outputs['name']} could not be removed: {_said(error)}") from error
+                    raise LabError(f"the {self.kind} {outputs['name']} could not be removed: {said(error)}") from error
 
     def _given(self, made: Any) -> Values:
         """What the daemon chose."""
@@ -216,7 +216,7 @@ class ContainerProvider(_Kind):
                 if not self._runs_if_it_must(container, news):
                     self._resume(container)
             except DockerException as error:
-                raise LabError(f"the container {news['name']} could not be changed: {_said(error)}") from error
+                raise LabError(f"the container {news['name']} could not be changed: {said(error)}") from error
         return dict(news)
 
     @staticmethod
@@ -344,7 +344,3 @@ def _check_known(where: str, value: Any, shape: Shape) -> None:
                     "install the Pulumi CLI and use --engine pulumi"
                 )
             _check_known(f"{key} of {where}", inner, known)
-
-
-def _said(error: Exception) -> str:
-    return str(getattr(error, "explanation", None) or error)
