@@ -233,7 +233,13 @@ def base_image(client: Any, tell: Tell) -> str:
         if size(client, name) is None:
             archive = artefact("debian", name.rpartition(":")[2], lambda folder: _debian(folder, tell)) / "base.tar"
             repository, _, tag = name.partition(":")
-            client.api.import_image_from_file(str(archive), repository=repository, tag=tag)
+            try:
+                client.api.import_image_from_file(str(archive), repository=repository, tag=tag)
+            except APIError as error:
+                raise LabError(
+                    f"Docker did not take the Debian of the images ({error.explanation or error}); make room where it "
+                    "keeps its data, and run the command again"
+                ) from error
     return name
 
 

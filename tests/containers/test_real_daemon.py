@@ -3,12 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-import io
 import re
-import shutil
-import subprocess
-import tarfile
-import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -24,32 +19,15 @@ from labs.daemon import OWNER, daemon
 from labs.engines.docker import ContainerProvider, NetworkProvider, VolumeProvider
 from labs.errors import LabError
 from labs.waiting import until
+from tests.containers.probe_image import probe_image
 
 URN = "urn:pulumi:t::airflow-labs::docker:index/thing:Thing::thing"
-PROGRAMS = ("sh", "sleep", "chown", "cat", "test", "getent", "grep")
-
-
-def _archive() -> bytes:
-    """The programs with the libraries that they load."""
-    paths = {Path(found) for name in PROGRAMS if (found := shutil.which(name))}
-    for program in list(paths):
-        listed = subprocess.run(["ldd", program], capture_output=True, text=True, check=True).stdout
-        paths |= {Path(found) for found in re.findall(r"(/\S+) \(0x", listed)}
-    stream = io.BytesIO()
-    with tarfile.open(fileobj=stream, mode="w") as archive:
-        for path in paths:
-            target = f"/bin/{path.name}" if path.name in PROGRAMS else str(path)
-            archive.add(path.resolve(), arcname=target)
-    return stream.getvalue()
 
 
 @pytest.fixture(scope="module")
 def image() -> Iterator[str]:
-    tag = f"t{uuid.uuid4().hex[:8]}"
-    with daemon() as client:
-        client.api.import_image_from_data(_archive(), repository="airflow-executor-labs/probe", tag=tag)
-        yield f"airflow-executor-labs/probe:{tag}"
-        client.images.remove(f"airflow-executor-labs/probe:{tag}", force=True)
+    with probe_image() as name:
+        yield name
 
 
 @pytest.fixture
