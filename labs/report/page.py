@@ -78,7 +78,7 @@ def _headline(results: Results) -> str:
 def _header(outputs: Mapping[str, Any], results: Results) -> Element:
     machine = results.machine
     facts = {
-        "Executor": ", ".join(str(e).split(".")[-1] for e in outputs["executors"]),
+        "Executor": ", ".join(str(e).split(":")[-1].split(".")[-1] for e in outputs["executors"]),
         "Platform": outputs["platform"],
         "Engine": outputs.get("engine"),
         "Airflow": outputs["airflow_version"],

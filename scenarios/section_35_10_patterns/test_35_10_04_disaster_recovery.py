@@ -15,7 +15,7 @@ from labs.waiting import until
 from scenarios.dispatching import adopted_tasks
 from scenarios.faulting import late_fails
 
-pytestmark = pytest.mark.needs(executor="CeleryExecutor", section="35.10", replicas="scheduler")
+pytestmark = pytest.mark.needs(executor="CeleryExecutor", section="35.10")
 
 DAG = "35_10_04_disaster_recovery"
 UNITS = list(range(1, 9))
@@ -49,6 +49,7 @@ def test_the_drill_measures_what_happened(recovered, airflow, evidence):
     assert pause >= away > 0, f"the drill measured {pause:.1f} s, between the tries were {away:.1f} s"
 
 
+@pytest.mark.needs(replicas="worker")
 def test_the_standby_does_the_work_of_a_failed_primary(recovered, evidence):
     """The primary failed for good in its zone, the standby ran after that in the other one, and the run goes on."""
     primary, standby, published = (recovered.one(task) for task in ("primary", "standby", "published"))
@@ -63,6 +64,25 @@ def test_the_standby_does_the_work_of_a_failed_primary(recovered, evidence):
     assert recovered.xcom("published") == {"done_by": "standby", "worker": "zone-b-1"}
 
 
+@pytest.mark.needs(default_executor="LocalExecutor")
+def test_the_standby_works_on_another_executor(recovered, celery, evidence):
+    """The primary failed for good on the first executor of the list, a worker of the second one took the standby."""
+    primary, standby = recovered.one("primary"), recovered.one("standby")
+    taken = {t.task_id: (t.worker, t.queue) for t in celery.taken(recovered.run)}
+    ways = [
+        {"task": ti.task_id, "state": ti.state, "executor": ti.executor, "ran at": ti.hostname}
+        for ti in (primary, standby)
+    ]
+    evidence("ways", ways)
+    evidence("log of the Celery worker", taken)
+    assert (primary.state, primary.executor, primary.hostname) == ("failed", None, "scheduler")
+    assert standby.executor == "celery", f"the standby was to run on {standby.executor}, and ran at {standby.hostname}"
+    assert (standby.state, standby.hostname) == ("success", "default-1")
+    assert taken == {"standby": ("default-1", "zone_b")}, f"what Celery's worker took of the run: {taken}"
+    assert standby.started > primary.ended
+    assert recovered.xcom("published") == {"done_by": "standby", "worker": "default-1"}
+
+
 def test_a_healthy_primary_leaves_the_standby_alone(run_dag, evidence):
     """The other way round: nothing fails, the standby is skipped, and the primary's result is published."""
     run = run_dag({"primary_fails": False, "crash_after": 0, "seconds": 0})
@@ -72,6 +92,7 @@ def test_a_healthy_primary_leaves_the_standby_alone(run_dag, evidence):
     assert run.one("process").try_number == 1
 
 
+@pytest.mark.needs(replicas="scheduler")
 def test_all_schedulers_and_workers_lost_at_once(
     lab, airflow, faults, start_probe, service_log, timeline, replicas, evidence
 ):

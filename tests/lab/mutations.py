@@ -181,14 +181,17 @@ EDITS: Mapping[str, tuple[str, str]] = {
 }
 """By DAG: a passage of its file, and what stands there instead."""
 
+SAME_EXECUTOR = {"35_10_04_disaster_recovery": (", executor=other_executor())", ")")}
+"""Another one: the standby works where the primary does."""
+
 
 @contextmanager
-def _edited(dag_ids: tuple[str, ...], lab: Lab) -> Iterator[None]:
+def _edited(edits: Mapping[str, tuple[str, str]], lab: Lab) -> Iterator[None]:
     """DAGs with one passage replaced, in a copy of their section that takes the place of the lab's link to it."""
     from scenarios.changing import parsed
 
     airflow, folder = _airflow(lab), Path(str(lab.outputs["paths"]["dags"]))
-    files = {dag_id: next(folder.glob(f"*/{dag_id}.py")) for dag_id in dag_ids}
+    files = {dag_id: next(folder.glob(f"*/{dag_id}.py")) for dag_id in edits}
     originals = {dag_id: file.read_text() for dag_id, file in files.items()}
     with ExitStack() as undo:
         for dag_id, text in originals.items():
@@ -196,7 +199,7 @@ def _edited(dag_ids: tuple[str, ...], lab: Lab) -> Iterator[None]:
         for link in {file.parent for file in files.values()}:
             undo.enter_context(_copy_instead(link))
         for dag_id, file in files.items():
-            old, new = EDITS[dag_id]
+            old, new = edits[dag_id]
             assert originals[dag_id].count(old) == 1, f"{dag_id} has changed: {old!r} is not in it once"
             file.write_text(originals[dag_id].replace(old, new))
             parsed(airflow, dag_id, file.read_text())
@@ -276,7 +279,7 @@ def _airflow(lab: Lab):  # type: ignore[no-untyped-def]
 
 
 def _edits(*dag_ids: str) -> Callable[[Lab], AbstractContextManager[object]]:
-    return partial(_edited, dag_ids)
+    return partial(_edited, {dag_id: EDITS[dag_id] for dag_id in dag_ids})
 
 
 def _all(*changes: Callable[[Lab], AbstractContextManager[object]]) -> Callable[[Lab], AbstractContextManager[object]]:
@@ -449,6 +452,16 @@ _MULTI = (
             "test_35_07_05": r"sensor_1",
         },
         _edits(*(dag_id for dag_id in EDITS if dag_id.startswith("35_07"))),
+    ),
+    Mutation(
+        "the-scheduler-does-not-say-what-it-ran",
+        {"test_35_07_04": r"waited 15 s for a trace of each task; last state: none of .*opts_out"},
+        _environment("scheduler", {"AIRFLOW__LOGGING__LOGGING_LEVEL": "WARNING"}),
+    ),
+    Mutation(
+        "the-standby-is-no-other-executor",
+        {"test_35_10_04": r"the standby was to run on None, and ran at scheduler"},
+        partial(_edited, SAME_EXECUTOR),
     ),
 )
 
