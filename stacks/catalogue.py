@@ -151,7 +151,7 @@ LABS: Mapping[str, Lab] = {
             needs=("a Redis server: from the PATH, or a wheel for Python up to 3.12",),
             workers={
                 "default": Workers(("default",), concurrency=2),
-                "heavy": Workers(("heavy_compute",)),
+                "heavy": Workers(("heavy_compute",), prefetch=4),  # as Celery by itself; 1 in Airflow
                 "io": Workers(("io_bound",), concurrency=2),
                 "compute": Workers(("compute",)),
             },

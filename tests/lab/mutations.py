@@ -138,6 +138,8 @@ EDITS: Mapping[str, tuple[str, str]] = {
     "35_06_03_edge_tasks": ('self.kept[message["key"]]', "self.kept[self.messages]"),
     # what should have expired has not
     "35_03_04_result_backend": ("- timedelta(days=2)", "- timedelta(hours=2)"),
+    # every task goes to the first process of a pool
+    "35_03_03_worker_concurrency": ("busy_until[busy_until.index(min(busy_until))]", "busy_until[0]"),
     # what is urgent weighs least
     "35_03_05_task_priority_celery": (
         'task_id="urgent", weight_rule="absolute", priority_weight=100',
@@ -376,8 +378,17 @@ _CELERY = (
     ),
     Mutation(
         "the-celery-dags-no-longer-show-it",
-        {"test_35_03_04": r"'SUCCESS' == 'PENDING'", "test_35_03_05": r"'urgent': 1\b"},
-        _edits("35_03_04_result_backend", "35_03_05_task_priority_celery"),
+        {
+            "test_35_03_03": r"a pool needs as long as the slow task, however large",
+            "test_35_03_04": r"'SUCCESS' == 'PENDING'",
+            "test_35_03_05": r"'urgent': 1\b",
+        },
+        _edits("35_03_03_worker_concurrency", "35_03_04_result_backend", "35_03_05_task_priority_celery"),
+    ),
+    Mutation(
+        "no-worker-holds-more-than-it-runs",
+        {"test_what_a_slow_worker_holds": r"last state: \{'waiting': 4, 'held': 2, 'slow': 1, 'fast': 1\}"},
+        _environment("heavy-1", {"AIRFLOW__CELERY__WORKER_PREFETCH_MULTIPLIER": "1"}),
     ),
 )
 
