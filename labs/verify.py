@@ -134,7 +134,8 @@ def compare_labs(names: Sequence[str], section: str | None = None, output: Path 
         output: an HTML file to write, too.
 
     Returns:
-        An exit code: 1 when a DAG computed something else on one of the labs than on another, otherwise 0.
+        An exit code: 1 when a DAG computed something else on one of the labs than on another, or a check failed on one
+        and not on another; otherwise 0.
 
     Raises:
         LabError: one of them was never verified.
@@ -161,7 +162,8 @@ def compare_labs(names: Sequence[str], section: str | None = None, output: Path 
     if output is not None:
         output.write_text(comparison_page(labs, rows), encoding="utf-8")
         out.print(f"comparison: {output}", soft_wrap=True)
-    return ExitCode.FAILED if different else ExitCode.OK
+    failed = any(reason.verdict == "failed" for reason in explained)
+    return ExitCode.FAILED if different or failed else ExitCode.OK
 
 
 def _cell(row: Row, lab: str, numbers: Mapping[Reason, int]) -> str:
