@@ -99,6 +99,12 @@ def _leans_on_the_first_api_server(lab: Lab) -> AbstractContextManager[object]:
     return _environment("zone-b-1", {"AIRFLOW__CORE__EXECUTION_API_SERVER_URL": url})(lab)
 
 
+def _past_the_pool(lab: Lab) -> AbstractContextManager[object]:
+    """A scheduler that is given the database's own address."""
+    (address,) = lab.outputs["services"]["metadata-database"][0]["endpoints"].values()
+    return _script("scheduler-2", r"^(export AIRFLOW__DATABASE__SQL_ALCHEMY_CONN=[^@]+@)[^/]+", rf"\g<1>{address}", lab)
+
+
 @contextmanager
 def _queue_map(lab: Lab) -> Iterator[None]:
     """The Variable that sends heavy work to another queue than the table of 35.5.4 says."""
@@ -555,6 +561,11 @@ _HA = (
             "test_one_api_server_lost": r"waited 60 s for run .* of probe_zone_b|ended as .*'zone_b': 'failed'",
         },
         _all(partial(_script, "zone-b-1", "--queues default,", "--queues "), _leans_on_the_first_api_server),
+    ),
+    Mutation(
+        "a-service-goes-past-the-pool",
+        {"test_35_10_01": r"connected to the database itself: scheduler-2"},
+        _past_the_pool,
     ),
     Mutation(
         "a-task-begins-anew",
