@@ -84,6 +84,7 @@ def _header(outputs: Mapping[str, Any], results: Results) -> Element:
         "Airflow": outputs["airflow_version"],
         "Sections": ", ".join(outputs["sections"]),
         "Verified": f"{results.started:%-d %B %Y, %H:%M} · {_duration(results.seconds)}",
+        "Commit": machine.get("commit"),
         "Machine": " · ".join(
             filter(None, [machine.get("system"), f"{machine.get('cores')} cores", machine.get("memory")])
         ),

@@ -136,6 +136,9 @@ class _BuiltImageProvider(ResourceProvider):
 class BuiltImage(Resource, module="docker", name="BuiltImage"):
     """An image of this project, made where it is not there yet; it outlives the lab.
 
+    Not a `docker.RemoteImage`, which has what a registry has: what is pulled still gets the locked packages and the
+    user of all services, and other labs go on with it when this one goes.
+
     Attributes:
         reference: name and tag.
     """
