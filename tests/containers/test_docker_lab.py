@@ -3,26 +3,31 @@
 from __future__ import annotations
 
 import json
-import socket
 import subprocess
 import time
 from typing import Any
-from urllib.parse import urlsplit
 
-import psutil
 import pytest
 
 from components.platforms.docker.inspection import remaining
 from labs.airflow import Airflow
-from labs.daemon import OWNER, daemon
+from labs.lab import Lab
 from labs.paths import PROJECT_ROOT, lab_directory, run_directory
+from tests.lab.conftest import turns_red
+from tests.lab.mutations import MUTATIONS
 
 DAG = "35_01_02_portable_dag"
 
 
+def run_lab(*arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run the command line to its end."""
+    command = [str(PROJECT_ROOT / "lab"), *arguments]
+    return subprocess.run(command, capture_output=True, text=True, timeout=1500, check=False)
+
+
 def lab(*arguments: str) -> str:
-    """Run the command line to its end; its standard output."""
-    done = subprocess.run([PROJECT_ROOT / "lab", *arguments], capture_output=True, text=True, timeout=1500, check=False)
+    """Run the command line to its end, which is a good one; its standard output."""
+    done = run_lab(*arguments)
     assert done.returncode == 0, done.stderr
     return done.stdout
 
@@ -45,7 +50,9 @@ def test_a_lab_in_containers_runs_a_dag_and_goes_without_a_trace(kind: str) -> N
         run = airflow.wait(airflow.trigger(DAG, None), 180)
         assert run.state == "success", airflow.explain(run)
 
-        _only_the_api_is_published(home, outputs)
+        lab("verify", name, "-k", "published_ports")
+        for mutation in MUTATIONS["docker"]:
+            turns_red(run_lab, Lab.of(name), mutation)
         changes = [step for step in steps(name, kind) if step["operation"] not in ("same",)]
         assert changes == []
         states = json.loads(lab("status", name, "--json"))["services"]
@@ -57,20 +64,3 @@ def test_a_lab_in_containers_runs_a_dag_and_goes_without_a_trace(kind: str) -> N
         assert time.monotonic() - begun < 60
     assert remaining(home) == []
     assert not lab_directory(name).exists()
-
-
-def _only_the_api_is_published(home: str, outputs: dict[str, Any]) -> None:
-    port = urlsplit(outputs["api_url"]).port
-    with daemon() as client:
-        containers = client.containers.list(filters={"label": f"{OWNER}={home}"})
-        bound = {
-            (each["HostIp"], int(each["HostPort"]))
-            for container in containers
-            for bindings in container.attrs["NetworkSettings"]["Ports"].values()
-            for each in bindings or ()
-        }
-    assert bound == {("127.0.0.1", port)}
-    listening = {c.laddr for c in psutil.net_connections("tcp") if c.status == psutil.CONN_LISTEN}
-    assert {address.ip for address in listening if address.port == port} == {"127.0.0.1"}
-    with socket.create_connection(("127.0.0.1", port), timeout=5):
-        pass

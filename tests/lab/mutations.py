@@ -92,6 +92,28 @@ def _serves(site: str, queue: str, lab: Lab) -> Iterator[None]:
         sites.remove_queue(site, queue)
 
 
+@contextmanager
+def _publishes(lab: Lab) -> Iterator[None]:
+    """A container of the lab that publishes a port of its own."""
+    from labs.daemon import OWNER, daemon
+
+    with daemon() as client:
+        scheduler = client.containers.get(f"airflow-lab-{lab.name}-scheduler")
+        made = client.containers.run(
+            scheduler.image,
+            ["sleep", "600"],
+            entrypoint=[],
+            detach=True,
+            init=True,
+            labels={OWNER: str(run_directory(lab.name))},
+            ports={"8081/tcp": ("127.0.0.1", None)},
+        )
+        try:
+            yield
+        finally:
+            made.remove(force=True)
+
+
 def _leans_on_the_first_api_server(lab: Lab) -> AbstractContextManager[object]:
     """The second zone reports to the API server that the first one knows."""
     address = lab.outputs["services"]["api-server"][0]["endpoints"]["http"]
@@ -607,6 +629,14 @@ _KUBERNETES = (
     ),
 )
 
+_DOCKER = (
+    Mutation(
+        "a-second-port-is-published",
+        {"test_published_ports": r"published are \['127\.0\.0\.1:\d+', '127\.0\.0\.1:\d+'\], where the lab gives"},
+        _publishes,
+    ),
+)
+
 MUTATIONS: Mapping[str, tuple[Mutation, ...]] = {
     "local": _LOCAL,
     "celery": (*_CELERY, *_DEBUGGING),
@@ -614,5 +644,6 @@ MUTATIONS: Mapping[str, tuple[Mutation, ...]] = {
     "multi": _MULTI,
     "ha": _HA,
     "kubernetes": _KUBERNETES,
+    "docker": _DOCKER,
 }
-"""By lab."""
+"""By lab; those of labs in containers by themselves."""
