@@ -166,6 +166,9 @@ class ProcessServices:
     def small_disk(self, folder: Path) -> AbstractContextManager[Callable[[], str]]:
         return filling.small_disk(folder)
 
+    def cannot_cut_off(self) -> str:
+        return cutting.missing()
+
     @contextlib.contextmanager
     def cut_off(self, service: str) -> Iterator[Callable[[], str]]:
         user = self.incarnation(service).parts[0].uids().real

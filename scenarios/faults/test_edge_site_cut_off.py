@@ -14,7 +14,6 @@ import time
 import pytest
 
 from labs.waiting import until
-from scenarios import cutting
 from scenarios.faulting import late_fails
 from scenarios.judge import states
 
@@ -25,9 +24,11 @@ OUTAGE = 30.0
 """Seconds."""
 
 
-def test_tasks_end_meanwhile_and_their_results_arrive_later(lab, airflow, faults, sites, start_probe, evidence):
+def test_tasks_end_meanwhile_and_their_results_arrive_later(
+    lab, airflow, faults, services, sites, start_probe, evidence
+):
     """What ran goes on and ends, Airflow learns of it when the line is back, and each task is executed once."""
-    if missing := cutting.missing():
+    if missing := services.cannot_cut_off():
         pytest.skip(missing)
     slots = sites.all()[SITE].concurrency
     with lab.reconfigured({"scheduler.task_instance_heartbeat_timeout": "120"}):
