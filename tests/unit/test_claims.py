@@ -25,7 +25,8 @@ RUN = Run("probe_executions", "lab__2026-11-21T08:57:21__431c7bc2", "success")
 LOG = """\
 2026-11-21T08:57:22.066000Z [info     ] Setting the following tasks to queued state (scheduler job_id=9):
 \t<TaskInstance: probe_executions.work_7 lab__2026-11-21T08:57:21__431c7bc2 [scheduled] ti_id=01> (id=01, try_number=1)
-\t<TaskInstance: probe_executions.work_8 lab__2026-11-21T08:57:21__431c7bc2 [scheduled] ti_id=02> (id=02, try_number=1)
+\t<TaskInstance: probe_executions.work_8 lab__2026-11-21T08:57:21__431c7bc2 [scheduled] ti_id=02> (id=02, try_number=1)\
+ loc=x.py:1
 2026-11-21T08:57:22.067000Z [info     ] Trying to enqueue tasks: \
 [<TaskInstance: probe_executions.work_9 lab__2026-11-21T08:57:21__431c7bc2 [scheduled] ti_id=03>]
 2026-11-21T08:57:26.102722Z [info     ] TaskInstance Finished: dag_id=probe_executions, task_id=work_8, \
