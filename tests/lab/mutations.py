@@ -520,6 +520,11 @@ _EDGE = (
         ),
     ),
     Mutation(
+        "a-site-reaches-the-database",
+        {"test_35_06_05": r"the task was answered .*\d': ''"},
+        partial(_script, "site-a", r"^exec \S+ -m components\.platforms\.process\.closed_ports [\d ]+-- ", "exec "),
+    ),
+    Mutation(
         "two-sites-serve-one-queue",
         {
             "test_35_06_01": r"but \['site-a', 'site-b'\] serve its queue",
