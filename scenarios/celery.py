@@ -44,6 +44,13 @@ worker, command, arguments = sys.argv[1:]
 print(json.dumps(*reply.values()))
 """
 
+PING = """
+import json, os, sys
+from celery import Celery
+replies = Celery(broker=os.environ["AIRFLOW__CELERY__BROKER_URL"]).control.ping(timeout=2, limit=int(sys.argv[1]))
+print(json.dumps([name.partition("@")[0] for reply in replies for name in reply]))
+"""
+
 
 @dataclass(frozen=True)
 class Taken:
@@ -89,6 +96,15 @@ class Celery:
     def queues(self) -> dict[str, list[str]]:
         """Worker → the queues that it was started for."""
         return {worker["name"]: worker["queues"] for worker in self._services["worker"]}
+
+    def unwell(self) -> str:
+        """The workers that do not answer a ping over the broker now, in words; "" for none."""
+        names = list(self.queues())
+        ended = self._platform.run(names[0], ["python", "-c", PING, str(len(names))])
+        if ended.returncode != 0:
+            return f"no ping reaches the workers: {ended.stderr.strip().splitlines()[-1]}"
+        silent = sorted(set(names) - set(json.loads(ended.stdout)))
+        return f"no answer over the broker from {', '.join(silent)}" if silent else ""
 
     def taken(self, run: Run) -> list[Taken]:
         """What each worker took of a run, from its own log, each worker's in the order in which it took them."""

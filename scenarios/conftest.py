@@ -309,17 +309,25 @@ def faults(
     services: Services,
     sites: Sites,
     replicas: Replicas,
+    celery: Celery,
     lab: Lab,
     airflow: Airflow,
     evidence: Callable[[str, Any], None],
 ) -> Faults:
     """What can be broken in the lab, as context managers: `with faults.killed("scheduler"): …`."""
+
+    def unwell(since: float) -> str:
+        roles = lab.outputs["services"]
+        return (
+            replicas.unwell(since)
+            or (sites.unwell(since) if "edge-worker" in roles else "")
+            or (celery.unwell() if "worker" in roles else "")
+        )
+
     if lab.platform == "kubernetes":
         assert isinstance(services, KubernetesServices)
-        return ClusterFaults(Namespace(lab.outputs), services, airflow, evidence, replicas.unwell)
-    if "edge-worker" in lab.outputs["services"]:
-        return Faults(services, airflow, evidence, sites.unwell)
-    return Faults(services, airflow, evidence, replicas.unwell)
+        return ClusterFaults(Namespace(lab.outputs), services, airflow, evidence, unwell)
+    return Faults(services, airflow, evidence, unwell)
 
 
 @pytest.fixture(autouse=True, scope="module")
