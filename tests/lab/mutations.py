@@ -280,16 +280,24 @@ def _edited_in_pods(dag_ids: tuple[str, ...], lab: Lab) -> Iterator[None]:
 
 
 @contextmanager
-def _tasks_killed(lab: Lab) -> Iterator[None]:
-    """SIGKILL to every task process as soon as it is seen."""
-    over = threading.Event()
+def _tasks_killed(service: str, above: str, lab: Lab, when: str = "") -> Iterator[None]:
+    """SIGKILL to the task processes of a service as soon as they are seen.
+
+    Args:
+        above: what the title of a task's parent process says.
+        when: another service; they are killed only while it stands still.
+    """
+    over, home = threading.Event(), str(run_directory(lab.name))
 
     def hunt() -> None:
         while not over.wait(0.1):
-            for process in processes.marked(str(run_directory(lab.name)), "scheduler"):
+            with suppress(psutil.Error):
+                if when and any(each.status() != psutil.STATUS_STOPPED for each in processes.marked(home, when)):
+                    continue
+            for process in processes.marked(home, service):
                 with suppress(psutil.Error):
-                    above = process.parent()
-                    if above and "LocalExecutor" in " ".join(above.cmdline()):
+                    parent = process.parent()
+                    if parent and above in " ".join(parent.cmdline()):
                         process.kill()
 
     hunter = threading.Thread(target=hunt)
@@ -384,7 +392,18 @@ _LOCAL = (
         long=True,
     ),
     Mutation("a-variable-overrides-the-queues", {"test_35_05_04": r"the table says"}, _queue_map, long=True),
-    Mutation("task-processes-are-killed", {"test_35_02_01": r"ended as failed"}, _tasks_killed, long=True),
+    Mutation(
+        "task-processes-are-killed",
+        {"test_35_02_01": r"ended as failed"},
+        partial(_tasks_killed, "scheduler", "LocalExecutor"),
+        long=True,
+    ),
+    Mutation(
+        "a-dead-scheduler-counts-as-alive",
+        {"test_scheduler_killed": r"waited 90 s for 8 tasks of probe_executions to be executed"},
+        _environment("scheduler", {"AIRFLOW__SCHEDULER__SCHEDULER_HEALTH_CHECK_THRESHOLD": "600"}),
+        long=True,
+    ),
 )
 
 _CELERY = (
@@ -443,6 +462,27 @@ _DEBUGGING = (
             "test_worker_paused": r"waited 90 s for both tasks to be given up",
         },
         _environment("scheduler", {"AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT": "600"}),
+    ),
+    Mutation(
+        "a-worker-does-not-come-back",
+        {"test_worker_killed": r"waited 90 s for the lab to recover .*: no answer over the broker from default-1"},
+        # the process that takes its place runs, as supervisord sees it
+        partial(_script, "default-1", r"^(?=exec )", "sed -i 's/^exec .*/exec sleep 600/' \"$0\"\n"),
+    ),
+    Mutation(
+        "tasks-end-while-the-broker-stands-still",
+        {"test_broker_paused": r"running tasks ended with the broker"},
+        partial(_tasks_killed, "default-1", "airflow supervisor", when="broker"),
+    ),
+    Mutation(
+        "every-task-has-a-retry",
+        {"test_task_process_killed": r"fragile ended with .*'state': 'success'"},
+        _options({"core.default_task_retries": "1"}),
+    ),
+    Mutation(
+        "a-worker-logs-elsewhere",
+        {"test_log_disk_full": r"waited 30 s for both tries to fail"},
+        _environment("io-1", {"AIRFLOW__LOGGING__BASE_LOG_FOLDER": "$AIRFLOW_HOME/elsewhere"}),
     ),
     Mutation(
         "a-worker-is-stopped-the-cold-way",
