@@ -145,6 +145,32 @@ def test_the_password_does_not_help_a_site(sites, addresses, lab, services, evid
     assert all(refusal in answer for answer in answers.values()), f"a site got further than it should: {answers}"
 
 
+@pytest.mark.needs(platform="docker", because="elsewhere all sites are on the network of one machine")
+def test_a_site_reaches_no_service_but_the_api(services, lab, evidence):
+    """From its own network, no name and no address of another service leads anywhere; from the scheduler's, all do."""
+    attempt = "import socket, sys; socket.create_connection((sys.argv[1], int(sys.argv[2])), timeout=3)"
+
+    def answer(service, host, port):
+        ended = services.run(service, ["python", "-c", attempt, host, port])
+        return (ended.stderr.strip().splitlines() or ["reached"])[-1]
+
+    rows = []
+    for replica in (replica for group in lab.outputs["services"].values() for replica in group):
+        for host, _, port in (address.rpartition(":") for address in replica["endpoints"].values()):
+            for target in (host, services.host(host)) if host == replica["name"] else ():
+                answers = {who: answer(who, target, port) for who in ("scheduler", "site-a")}
+                rows.append({"service": host, "asked for": target, **answers})
+    evidence("answers", rows)
+    api = urlsplit(services.incarnation("site-a").parts[0].environ()["AIRFLOW__EDGE__API_URL"])
+    assert answer("site-a", api.hostname, str(api.port)) == "reached", "the attempts show nothing"
+    assert {"metadata-database"} <= {row["service"] for row in rows}
+    for row in rows:
+        assert row["scheduler"] == "reached", f"nobody reaches that: {row}"
+        by_name = row["asked for"] == row["service"]
+        wanted = "socket.gaierror" if by_name else "TimeoutError"
+        assert row["site-a"].startswith(wanted), f"site-a is on a network with {row}"
+
+
 def test_what_tasks_share_goes_through_the_api(isolated, told, airflow, evidence):
     """A variable gets from one site to the other through the API server, which has answered each step."""
     wanted = f"/execution/variables/{NOTE}"
