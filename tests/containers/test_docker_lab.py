@@ -38,7 +38,9 @@ def steps(name: str, of: str) -> list[Any]:
     )
 
 
-@pytest.mark.parametrize("kind", ["local", pytest.param("celery", marks=pytest.mark.long)])
+@pytest.mark.parametrize(
+    "kind", ["local", *(pytest.param(each, marks=pytest.mark.long) for each in ("celery", "edge"))]
+)
 def test_a_lab_in_containers_runs_a_dag_and_goes_without_a_trace(kind: str) -> None:
     name = f"t-docker-{kind}"
     home = str(run_directory(name))
@@ -51,7 +53,7 @@ def test_a_lab_in_containers_runs_a_dag_and_goes_without_a_trace(kind: str) -> N
         assert run.state == "success", airflow.explain(run)
 
         lab("verify", name, "-k", "published_ports")
-        for mutation in MUTATIONS["docker"]:
+        for mutation in (*MUTATIONS["docker"], *MUTATIONS.get(f"{kind}-docker", ())):
             turns_red(run_lab, Lab.of(name), mutation)
         changes = [step for step in steps(name, kind) if step["operation"] not in ("same",)]
         assert changes == []

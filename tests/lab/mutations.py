@@ -114,6 +114,20 @@ def _publishes(lab: Lab) -> Iterator[None]:
             made.remove(force=True)
 
 
+@contextmanager
+def _on_the_network(service: str, lab: Lab) -> Iterator[None]:
+    """A container of the lab on the network of those that reach each other."""
+    from labs.daemon import daemon
+
+    with daemon() as client:
+        network = client.networks.get(f"airflow-lab-{lab.name}")
+        network.connect(f"airflow-lab-{lab.name}-{service}")
+        try:
+            yield
+        finally:
+            network.disconnect(f"airflow-lab-{lab.name}-{service}")
+
+
 def _leans_on_the_first_api_server(lab: Lab) -> AbstractContextManager[object]:
     """The second zone reports to the API server that the first one knows."""
     address = lab.outputs["services"]["api-server"][0]["endpoints"]["http"]
@@ -675,6 +689,14 @@ _KUBERNETES = (
     ),
 )
 
+_EDGE_DOCKER = (
+    Mutation(
+        "a-site-is-on-the-network-of-the-lab",
+        {"test_35_06_05": r"site-a is on a network with .*metadata-database"},
+        partial(_on_the_network, "site-a"),
+    ),
+)
+
 _DOCKER = (
     Mutation(
         "a-second-port-is-published",
@@ -691,5 +713,6 @@ MUTATIONS: Mapping[str, tuple[Mutation, ...]] = {
     "ha": _HA,
     "kubernetes": _KUBERNETES,
     "docker": _DOCKER,
+    "edge-docker": _EDGE_DOCKER,
 }
-"""By lab; those of labs in containers by themselves."""
+"""By lab; those of labs in containers by themselves, the ones of all such labs first."""
