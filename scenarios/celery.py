@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
@@ -140,7 +140,11 @@ class Celery:
 
     def pool(self, worker: str) -> int:
         """How many processes a worker has for tasks."""
-        return sum("ForkPoolWorker" in " ".join(child.cmdline()) for child in self.worker(worker).children())
+        found = 0
+        for child in self.worker(worker).children():
+            with suppress(psutil.NoSuchProcess):  # one that has just ended
+                found += "ForkPoolWorker" in " ".join(child.cmdline())
+        return found
 
     def memory(self, worker: str) -> int:
         """Bytes of all processes of a worker and of its tasks, shared pages counted once."""
