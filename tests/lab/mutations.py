@@ -621,6 +621,7 @@ _HA = (
             "test_one_scheduler_lost": r"waited 60 s for scheduler-[12] to adopt the tasks of scheduler-[12]",
             "test_one_triggerer_lost": r"waited 60 s for triggerer-[12] to take over what triggerer-[12] had",
             "test_one_dag_processor_lost": r"waited 60 s for the DAGs of late to be parsed",
+            "test_35_10_04": r"waited 60 s for the new schedulers to adopt what was queued",
         },
         _all(
             *(
