@@ -139,11 +139,11 @@ class Celery:
         return json.loads(self.python("-c", CONTROL, worker, command, json.dumps(arguments)))
 
     def pool(self, worker: str) -> int:
-        """How many processes a worker has for tasks."""
+        """How many processes a worker has for tasks; beside them it has one that is called as the worker was."""
         found = 0
         for child in self.worker(worker).children():
             with suppress(psutil.NoSuchProcess):  # one that has just ended
-                found += "ForkPoolWorker" in " ".join(child.cmdline())
+                found += "celery worker" not in " ".join(child.cmdline())
         return found
 
     def memory(self, worker: str) -> int:
