@@ -20,6 +20,7 @@ from scenarios.claims import test_local_executor as local_executor
 from scenarios.claims import test_retired_executors as retired_executors
 from scenarios.claims import test_two_schedulers as two_schedulers
 from scenarios.dispatching import EightTasks, Look, executor_events, queued_tasks
+from scenarios.faults import test_one_worker_lost as one_worker_lost
 from scenarios.machine import Connection
 from scenarios.probing import Executing, Execution
 from scenarios.replicas import Job
@@ -474,3 +475,31 @@ def test_who_schedules(judged: Judged, monkeypatch: pytest.MonkeyPatch) -> None:
     assert found(together, alone=1.0) == ["wrong", "holds"]
     assert found({"scheduler-1": [20, 21, 22, 23], "scheduler-2": []}) == ["holds", "wrong"]
     assert found({"scheduler-1": [20, 21], "scheduler-2": [30, 31]}) == ["holds", "wrong"]
+
+
+def test_who_takes_the_retry_of_a_lost_worker(judged: Judged) -> None:
+    def found(service: str) -> set[str]:
+        begun = [
+            Execution("sturdy", 1, "zone-a-1", 1, 1, 0.0, None),
+            Execution("fragile", 1, "zone-b-1", 2, 2, 0.0, 50.0),
+        ]
+        executions = [*begun, Execution("sturdy", 2, service, 3, 3, 40.0, 50.0)]
+        probe = SimpleNamespace(
+            run=RUN,
+            executions=lambda: executions,
+            wait_for_executions=lambda count, timeout=0.0: executions[:count],
+            release=lambda: None,
+            account=list,
+            outcome=lambda: {"sturdy": ("success", 2, 2, 1), "fragile": ("success", 1, 1, 1)},
+        )
+        verdicts = judged(
+            one_worker_lost.test_another_worker_executes_the_retry,
+            lab=SimpleNamespace(outputs={"options": {"scheduler.task_instance_heartbeat_timeout": "30"}}),
+            airflow=SimpleNamespace(wait=lambda run: RUN),
+            faults=SimpleNamespace(lost=lambda service: nullcontext(SimpleNamespace(at=0.0))),
+            start_probe=lambda dag_id: probe,
+        )
+        return set(verdicts.values())
+
+    assert found("zone-b-1") == {"holds"}
+    assert found("zone-a-1") == {"wrong"}
