@@ -51,7 +51,8 @@ def test_tasks_end_meanwhile_and_each_is_executed_once(lab, airflow, faults, exe
                 timeout=OUTAGE,
             )
             during = states([ti for ti in airflow.task_instances(probe.run) if ti.task_id in tasks])
-        run = airflow.wait(probe.run)
+        with late_fails():
+            run = airflow.wait(probe.run, timeout=180)
 
     account = probe.account()
     recorded = {ti.task_id: ti.ended.timestamp() for ti in airflow.task_instances(run)}

@@ -115,6 +115,36 @@ def _publishes(lab: Lab) -> Iterator[None]:
 
 
 @contextmanager
+def _cut_again(service: str, lab: Lab) -> Iterator[None]:
+    """A container that is taken off its network once more, when whoever took it off has put it back."""
+    from docker.errors import NotFound
+
+    from labs.daemon import daemon
+
+    over, name = threading.Event(), f"airflow-lab-{lab.name}"
+
+    def watch() -> None:
+        with daemon() as client:
+            network, was_off = client.networks.get(name), False
+            while not over.wait(0.2):
+                with suppress(NotFound):  # it is being made anew
+                    container = client.containers.get(f"{name}-{service}")
+                    on = name in container.attrs["NetworkSettings"]["Networks"]
+                    if on and was_off:
+                        network.disconnect(container)
+                        return
+                    was_off = not on
+
+    watching = threading.Thread(target=watch)
+    watching.start()
+    try:
+        yield
+    finally:
+        over.set()
+        watching.join()
+
+
+@contextmanager
 def _on_the_network(service: str, lab: Lab) -> Iterator[None]:
     """A container of the lab on the network of those that reach each other."""
     from labs.daemon import daemon
@@ -690,6 +720,14 @@ _KUBERNETES = (
     ),
 )
 
+_CELERY_DOCKER = (
+    Mutation(
+        "the-line-does-not-come-back",
+        {"test_worker_cut_off": r"to recover after default-1 cut off; last state: no ping reaches the workers"},
+        partial(_cut_again, "default-1"),
+    ),
+)
+
 _EDGE_DOCKER = (
     Mutation(
         "a-site-is-on-the-network-of-the-lab",
@@ -714,6 +752,7 @@ MUTATIONS: Mapping[str, tuple[Mutation, ...]] = {
     "ha": _HA,
     "kubernetes": _KUBERNETES,
     "docker": _DOCKER,
+    "celery-docker": _CELERY_DOCKER,
     "edge-docker": _EDGE_DOCKER,
 }
 """By lab; those of labs in containers by themselves, the ones of all such labs first."""
