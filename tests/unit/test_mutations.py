@@ -23,9 +23,8 @@ NOT_ON_PROCESSES = {
     "test_quota_exhausted",
     "test_scheduler_pod_deleted",
     "test_task_pod_lost",
-    "test_worker_cut_off",
 }
-"""Faults without a mutation: they happen only in a cluster or in containers, and none has been proven there."""
+"""Faults without a mutation: they happen only in a cluster, and none has been proven there."""
 
 
 @pytest.mark.parametrize("dag_id", DAGS)
