@@ -133,7 +133,7 @@ def test_a_worker_grows_and_shrinks_with_its_load(up: Lab, lab: RunLab) -> None:
         assert [name for name in before if before[name] != after[name]] == ["io-1"]
         pool(1, timeout=10)
         airflow = Airflow(up.outputs["api_url"], up.outputs["admin_user"], up.outputs["admin_password"])
-        run = airflow.trigger("35_03_02_multiple_queues", {"sources": 6, "wait": 8, "cpu_seconds": 0})
+        run = airflow.trigger("35_03_02_multiple_queues", {"sources": 6, "wait": 8, "cpu_seconds": 0.1})
         pool(4, timeout=60)
         assert airflow.wait(run).state == "success"
         waited = [ti for ti in airflow.task_instances(run) if ti.queue == "io_bound"]
