@@ -35,6 +35,7 @@ from scenarios.probing import Executing, ProbeRun, deployed, exchange_folder, pr
 from scenarios.recorder import FINDINGS, RECORDER, Recorder, dag_of
 from scenarios.replicas import Replicas
 from scenarios.sites import Sites
+from stacks.catalogue import class_name
 
 if TYPE_CHECKING:
     from labs.lab import Lab
@@ -110,7 +111,7 @@ def airflow(lab: Lab) -> Airflow:
 @pytest.fixture(scope="session")
 def executor(lab: Lab) -> str:
     """Class name of the lab's default executor: it runs every task that names none."""
-    return lab.executors[0].split(":")[-1].split(".")[-1]
+    return class_name(lab.executors[0])
 
 
 @pytest.fixture(scope="session")
@@ -354,7 +355,7 @@ def unmet(needs: Mapping[str, Any], lab: Lab) -> str:
     """The first need that the lab does not meet, as a sentence; "" when it meets them all."""
     has = {
         "executor": {name for spec in lab.executors for name in (*spec.split(":"), spec.split(".")[-1])},
-        "default_executor": {lab.executors[0].split(":")[-1].split(".")[-1]},
+        "default_executor": {class_name(lab.executors[0])},
         "platform": {lab.platform},
         "section": set(lab.outputs["sections"]),
         "replicas": {role for role, found in lab.outputs["services"].items() if len(found) > 1},

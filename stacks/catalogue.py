@@ -13,6 +13,16 @@ EDGE = "airflow.providers.edge3.executors.EdgeExecutor"
 EXECUTORS = ("LocalExecutor", "CeleryExecutor", "KubernetesExecutor", EDGE)
 """What may stand in an executor list, each also behind an alias, `edge:airflow.…`."""
 
+
+def class_name(executor: str) -> str:
+    """The class that an entry of an executor list names.
+
+    >>> class_name("celery:CeleryExecutor"), class_name(f"edge:{EDGE}")
+    ('CeleryExecutor', 'EdgeExecutor')
+    """
+    return executor.rpartition(":")[2].rpartition(".")[2]
+
+
 EXTRAS: Mapping[str, str] = {"flower": "CeleryExecutor"}
 """What `--with` adds to a lab, and the executor that the lab needs for it."""
 
