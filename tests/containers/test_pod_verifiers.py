@@ -26,7 +26,7 @@ def lab(*arguments: str) -> subprocess.CompletedProcess[str]:
 @pytest.fixture(scope="module")
 def up() -> Iterator[Lab]:
     """The lab, up; taken down at the end."""
-    done = lab("up", "kubernetes", "--name", NAME)
+    done = lab("up", "kubernetes", "--engine", "embedded", "--name", NAME)
     assert done.returncode == 0, done.stderr
     yield Lab.of(NAME)
     done = lab("down", NAME)
