@@ -71,6 +71,7 @@ class CeleryWorkers(pulumi.ComponentResource):
                 volumes=airflow.volumes,
                 health=Health(log=rf"{name}@\S+ ready"),
                 stop=Stop("TERM", grace=10),  # a warm shutdown: running tasks may end within the grace
+                zone=workers.zone,
             ),
             pulumi.ResourceOptions(parent=self, depends_on=[args.after]),
         )

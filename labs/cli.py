@@ -71,7 +71,7 @@ Config = Annotated[
     typer.Option(
         "--config",
         metavar="PATH=VALUE",
-        help="The lab's shape: executors=…, workers.NAME.FIELD=…, sites.NAME.FIELD=…, replicas.ROLE=…; repeatable.",
+        help="The lab's shape: executors=…, workers.NAME.FIELD=…, sites.NAME.FIELD=…, replicas.ROLE=…, budgets.ROLE=….",
     ),
 ]
 Extras = Annotated[

@@ -10,34 +10,35 @@ from components.airflow import check_options
 from components.platforms.base import Platform
 from components.platforms.process.platform import ProcessPlatform
 from labs.paths import run_directory
-from stacks.catalogue import check_runnable, find_lab
+from stacks.catalogue import Lab, check_runnable, find_lab
 from stacks.configuration import SHAPE, check_cluster, check_extras, configured
 from stacks.topology import Settings, build
 
 
-def _process(_config: pulumi.Config) -> Platform:
+def _process(_config: pulumi.Config, _lab: Lab) -> Platform:
     return ProcessPlatform(run_directory(pulumi.get_stack()))
 
 
-def _docker(_config: pulumi.Config) -> Platform:
+def _docker(_config: pulumi.Config, _lab: Lab) -> Platform:
     from components.platforms.docker.platform import DockerPlatform  # pulumi-docker takes a while to import
 
     return DockerPlatform(run_directory(pulumi.get_stack()))
 
 
-def _kubernetes(config: pulumi.Config) -> Platform:
+def _kubernetes(config: pulumi.Config, lab: Lab) -> Platform:
     from components.clusters.context import ContextCluster  # as does pulumi-kubernetes
     from components.clusters.kind import KindCluster
     from components.platforms.kubernetes.platform import KubernetesPlatform
 
     home, (kind, _, context) = run_directory(pulumi.get_stack()), check_cluster(config.get("cluster") or "kind")
     if kind == "context":
-        return KubernetesPlatform(home, ContextCluster(context))
+        return KubernetesPlatform(home, ContextCluster(context, spread=bool(lab.spares())), lab.spares())
     dedicated = config.get_bool("dedicated") or False
-    return KubernetesPlatform(home, KindCluster(home, dedicated=dedicated, port=config.get_int("api_port")))
+    kind_cluster = KindCluster(home, dedicated=dedicated, port=config.get_int("api_port"))
+    return KubernetesPlatform(home, kind_cluster, lab.spares())
 
 
-PLATFORMS: Mapping[str, Callable[[pulumi.Config], Platform]] = {
+PLATFORMS: Mapping[str, Callable[[pulumi.Config, Lab], Platform]] = {
     "process": _process,
     "docker": _docker,
     "kubernetes": _kubernetes,
@@ -62,7 +63,7 @@ def main() -> None:
         options=options,
         extras=extras,
     )
-    outputs = build(lab, PLATFORMS[platform](config), settings)
+    outputs = build(lab, PLATFORMS[platform](config, lab), settings)
     for name, value in outputs.items():
         pulumi.export(name, value)
     pulumi.export("name", pulumi.get_stack())

@@ -34,11 +34,13 @@ class Lab:
         workers: groups of Celery workers by name.
         sites: edge sites by name.
         replicas: how many of each of `ROLES`; one of those that are not named.
+        budgets: how many of a role with several a planned disruption must leave; all but one where nothing is said.
         pooled: whether PgBouncer shares out the database's connections, where the platform offers it.
         options: Airflow options by `section.key`, on top of the defaults.
 
     Raises:
-        UsageError: no executor, one that does not exist, or one that stands twice; replicas of no role, or none.
+        UsageError: no executor, one that does not exist, or one that stands twice; replicas of no role, or none; a
+            budget for what there is one of, or one that is never met.
     """
 
     name: str
@@ -50,6 +52,7 @@ class Lab:
     workers: Mapping[str, Workers] = field(default_factory=dict)
     sites: Mapping[str, Site] = field(default_factory=dict)
     replicas: Mapping[str, int] = field(default_factory=dict)
+    budgets: Mapping[str, int] = field(default_factory=dict)
     pooled: bool = False
     options: Mapping[str, str] = field(default_factory=dict)
 
@@ -70,6 +73,16 @@ class Lab:
                 raise UsageError(f"replicas.{role}: {nearest(role, ROLES)}use {', '.join(ROLES)}")
             if not isinstance(count, int) or count < 1:
                 raise UsageError(f"replicas.{role} is {count}: it takes a number, 1 or more")
+        several = self._several()
+        for role, least in self.budgets.items():
+            if role not in several:
+                there = f"use {', '.join(several)}" if several else "there are several of nothing"
+                raise UsageError(f"budgets.{role}: {self.name} has not several of it: {nearest(role, several)}{there}")
+            if not isinstance(least, int) or not 0 <= least < several[role]:
+                raise UsageError(
+                    f"budgets.{role} is {least} of {several[role]}, with which no node could ever be drained: give 0 "
+                    f"to {several[role] - 1}, or ask for more replicas"
+                )
 
     def uses(self, executor: str) -> bool:
         """Whether the executor of that class name is in the list."""
@@ -78,6 +91,18 @@ class Lab:
     def count(self, role: str) -> int:
         """How many services of that role the lab has."""
         return self.replicas.get(role, 1)
+
+    def _several(self) -> dict[str, int]:
+        """The roles with services that stand in for one another, workers if all serve one queue, and how many."""
+        counts = {role: self.count(role) for role in ROLES}
+        queues = [set(group.queues) for group in self.workers.values()]
+        if queues and set.intersection(*queues):
+            counts["worker"] = sum(group.replicas for group in self.workers.values())
+        return {role: count for role, count in counts.items() if count > 1}
+
+    def spares(self) -> dict[str, int]:
+        """The same roles, and how many of each a planned disruption must leave."""
+        return {role: self.budgets.get(role, count - 1) for role, count in self._several().items()}
 
 
 @dataclass(frozen=True)
@@ -194,11 +219,11 @@ LABS: Mapping[str, Lab] = {
             teaches="two of everything: what fails over, what is lost, how fast it recovers",
             executors=("CeleryExecutor",),
             sections=(*PORTABLE, "35.10"),
-            platforms=("process", "docker"),
+            platforms=("process", "docker", "kubernetes"),
             needs=("a Redis server: from the PATH, or a wheel for Python up to 3.12",),
             workers={
-                "zone-a": Workers(("default", "heavy_compute", "io_bound", "zone_a"), concurrency=2),
-                "zone-b": Workers(("default", "heavy_compute", "io_bound", "zone_b"), concurrency=2),
+                "zone-a": Workers(("default", "heavy_compute", "io_bound", "zone_a"), concurrency=2, zone="a"),
+                "zone-b": Workers(("default", "heavy_compute", "io_bound", "zone_b"), concurrency=2, zone="b"),
             },
             replicas=dict.fromkeys(ROLES, 2),
             pooled=True,
@@ -258,3 +283,5 @@ def check_runnable(lab: Lab, platform: str) -> None:
         )
     if lab.uses("KubernetesExecutor") and platform != "kubernetes":
         raise UsageError("KubernetesExecutor needs the platform kubernetes: take it out of the executor list")
+    if lab.budgets and platform != "kubernetes":
+        raise UsageError("budgets are for the platform kubernetes: leave them out, or add --platform kubernetes")

@@ -14,7 +14,7 @@ from components.workers import Site, Workers
 from labs.errors import UsageError, nearest
 from stacks.catalogue import EXTRAS, LABS, Lab
 
-SHAPE = ("executors", "workers", "sites", "replicas")
+SHAPE = ("executors", "workers", "sites", "replicas", "budgets")
 """What a configuration may change of a lab's data."""
 
 Group = TypeVar("Group", Workers, Site)
@@ -25,7 +25,8 @@ def configured(lab: Lab, config: Mapping[str, Any]) -> Lab:
 
     Args:
         config: `executors`, the list; `workers` and `sites`, what differs by name and field, as in
-            `{"io": {"concurrency": 4}}`, where a new name makes a new group; `replicas`, how many by role.
+            `{"io": {"concurrency": 4}}`, where a new name makes a new group; `replicas`, how many by role; `budgets`,
+            how many of them a planned disruption must leave.
 
     Raises:
         UsageError: the lab could not run like that; names the value and what is accepted.
@@ -39,6 +40,7 @@ def configured(lab: Lab, config: Mapping[str, Any]) -> Lab:
         workers=_changed("workers", Workers, lab.workers, config.get("workers", {})),
         sites=_changed("sites", Site, lab.sites, config.get("sites", {})),
         replicas={**lab.replicas, **_mapping("replicas", config.get("replicas", {}), "ROLE")},
+        budgets={**lab.budgets, **_mapping("budgets", config.get("budgets", {}), "ROLE")},
     )
     _check_served(changed, "CeleryExecutor", "workers", changed.workers)
     _check_served(changed, "EdgeExecutor", "sites", changed.sites)

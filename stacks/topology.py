@@ -127,7 +127,7 @@ def build(lab: Lab, platform: Platform, settings: Settings) -> dict[str, pulumi.
         "triggerer": triggerer.facts,
     }
     if balanced:
-        balancer = LoadBalancer("load-balancer", LoadBalancerArgs(platform, entrance, airflow.api_servers))
+        balancer = LoadBalancer("load-balancer", LoadBalancerArgs(platform, entrance, airflow.api_servers, api_server))
         services["load-balancer"] = balancer.facts
     if pool:
         services["pgbouncer"] = pool.facts

@@ -15,6 +15,13 @@ SUPPORTED = (1, 30)
 """The oldest Kubernetes that the labs are run on; sidecars and pod failure policies are there."""
 
 
+ZONE = "topology.kubernetes.io/zone"
+"""Label of nodes. https://kubernetes.io/docs/reference/labels-annotations-taints/#topologykubernetesiozone"""
+
+GPU = "nvidia.com/gpu"
+"""Key of the taint of nodes that are kept for GPU work, and for what must be in their zone."""
+
+
 class Cluster(Protocol):
     """A cluster that is there, or is made."""
 
@@ -46,6 +53,30 @@ def check_usable(api: Api, where: str) -> None:
         raise UsageError(
             f"{where} does not let this user create a namespace; ask for the right to, or name another cluster with "
             "--cluster"
+        )
+
+
+def check_spread(api: Api, where: str) -> None:
+    """Check that services that stand in for one another can be kept apart on a cluster.
+
+    Raises:
+        UsageError: it has fewer than two zones, or this user may make no priority class there; says what to do.
+    """
+    zones = {
+        node["metadata"].get("labels", {}).get(ZONE)
+        for node in api.items("/api/v1/nodes")
+        if not node["spec"].get("unschedulable")
+        and {each["key"] for each in node["spec"].get("taints", ()) if each["effect"] != "PreferNoSchedule"} <= {GPU}
+    } - {None}
+    if len(zones) < 2:
+        raise UsageError(
+            f"{where} has nodes for pods in {len(zones)} zones, and a lab with several of a role needs 2: label nodes "
+            f"with {ZONE}, or ask for one of each with --config replicas.ROLE=1"
+        )
+    if not api.may("create", "priorityclasses", group="scheduling.k8s.io"):
+        raise UsageError(
+            f"{where} does not let this user create a priority class, which a lab with several of a role has; ask for "
+            "the right to, or name another cluster with --cluster"
         )
 
 

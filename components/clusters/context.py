@@ -12,7 +12,7 @@ import pulumi
 import yaml
 from pulumi.dynamic import CreateResult, DiffResult, Resource, ResourceProvider, UpdateResult
 
-from components.clusters.base import check_usable
+from components.clusters.base import check_spread, check_usable
 from labs.cluster import cluster
 from labs.errors import LabError, UsageError, nearest
 
@@ -77,12 +77,15 @@ class _ContextProvider(ResourceProvider):
     def create(self, props: Props) -> CreateResult:
         context = str(props["context"])
         kubeconfig = read_context(context, kubeconfig_files())
-        check_usable(cluster(kubeconfig), f"the cluster of the context {context}")
+        api, where = cluster(kubeconfig), f"the cluster of the context {context}"
+        check_usable(api, where)
+        if props["spread"]:
+            check_spread(api, where)
         return CreateResult(context, {**props, "kubeconfig": kubeconfig, "nodes": []})
 
     def diff(self, _id: str, olds: Props, news: Props) -> DiffResult:
         return DiffResult(
-            changes=olds["context"] != news["context"]
+            changes=any(olds.get(key) != news[key] for key in ("context", "spread"))
             or olds["kubeconfig"] != read_context(news["context"], kubeconfig_files()),
             replaces=["context"] if olds["context"] != news["context"] else [],
         )
@@ -94,6 +97,9 @@ class _ContextProvider(ResourceProvider):
 class ContextCluster(Resource, module="kubernetes", name="ContextCluster"):
     """A cluster of the user's, which the lab leaves as it is but for a namespace of its own.
 
+    Args:
+        spread: whether services are to be kept apart there, in zones.
+
     Attributes:
         kubeconfig: text, a secret.
         nodes: empty: where it runs is not the lab's business.
@@ -103,7 +109,7 @@ class ContextCluster(Resource, module="kubernetes", name="ContextCluster"):
     kubeconfig: pulumi.Output[str]
     nodes: pulumi.Output[Sequence[str]]
 
-    def __init__(self, context: str, opts: pulumi.ResourceOptions | None = None) -> None:
+    def __init__(self, context: str, *, spread: bool = False, opts: pulumi.ResourceOptions | None = None) -> None:
         hidden = pulumi.ResourceOptions(additional_secret_outputs=["kubeconfig"])
-        props = {"context": context, "kubeconfig": None, "nodes": None}
+        props = {"context": context, "spread": spread, "kubeconfig": None, "nodes": None}
         super().__init__(_ContextProvider(), "cluster", props, pulumi.ResourceOptions.merge(hidden, opts))

@@ -126,6 +126,7 @@ class ServiceSpec:
         reaches: ports of other services that are all it may reach, where the platform can part it from the others;
             None lets it reach every one.
         grants: what it may ask of the platform itself.
+        zone: where it should run, if the platform has a zone of that name.
     """
 
     role: str
@@ -140,6 +141,7 @@ class ServiceSpec:
     belongings: Sequence[Volume] | None = None
     reaches: Sequence[Port] | None = None
     grants: Sequence[Grant] = ()
+    zone: str = ""
 
 
 @dataclass(frozen=True)

@@ -37,6 +37,7 @@ IMMUTABLE: Mapping[str, tuple[str, ...]] = {
     "PersistentVolume": ("spec",),
     "PersistentVolumeClaim": ("spec",),
     "Pod": ("spec",),
+    "PriorityClass": ("value", "preemptionPolicy"),
     "RoleBinding": ("roleRef",),
     "ClusterRoleBinding": ("roleRef",),
     "Secret": ("type",),

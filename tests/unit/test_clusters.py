@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import pytest
 import yaml
 
 from components.clusters import kind
-from components.clusters.base import check_usable, with_namespace
+from components.clusters.base import check_spread, check_usable, with_namespace
 from components.clusters.context import kubeconfig_files, read_context
 from components.clusters.kind import NODE_PORTS, Users, cluster_name, configuration, lacks_sys_resource, name_servers
 from components.platforms.kubernetes.resources import open_to
@@ -134,14 +135,17 @@ def test_kubeconfigs_are_looked_for_where_kubectl_does(monkeypatch: pytest.Monke
 class Api:
     """A cluster of that version, whose user may do that much."""
 
-    def __init__(self, minor: int = 34, may: bool = True) -> None:
-        self._minor, self._may = minor, may
+    def __init__(self, minor: int = 34, may: bool = True, nodes: Sequence[Any] = ()) -> None:
+        self._minor, self._may, self.nodes = minor, may, list(nodes)
 
     def version(self) -> tuple[int, int]:
         return 1, self._minor
 
-    def may(self, verb: str, resource: str) -> bool:
+    def may(self, verb: str, resource: str, group: str = "") -> bool:
         return self._may
+
+    def items(self, path: str) -> list[Any]:
+        return self.nodes
 
 
 def test_a_cluster_that_no_lab_can_use_is_refused() -> None:
@@ -150,6 +154,22 @@ def test_a_cluster_that_no_lab_can_use_is_refused() -> None:
         check_usable(Api(minor=20), "it")  # type: ignore[arg-type]
     with pytest.raises(UsageError, match="it does not let this user create a namespace"):
         check_usable(Api(may=False), "it")  # type: ignore[arg-type]
+
+
+def test_a_lab_with_several_of_a_role_needs_two_zones() -> None:
+    def node(zone: str, *taints: str, **spec: Any) -> dict[str, Any]:
+        given = [{"key": key, "effect": "NoSchedule"} for key in taints]
+        labels = {"topology.kubernetes.io/zone": zone} if zone else {}
+        return {"metadata": {"labels": labels}, "spec": {"taints": given, **spec}}
+
+    check_spread(Api(nodes=[node("a"), node("b", "nvidia.com/gpu")]), "it")  # type: ignore[arg-type]
+    for other in (node("a"), node(""), node("b", "dedicated"), node("b", unschedulable=True)):
+        with pytest.raises(
+            UsageError, match="it has nodes for pods in 1 zones, and a lab with several of a role needs"
+        ):
+            check_spread(Api(nodes=[node("a"), other]), "it")  # type: ignore[arg-type]
+    with pytest.raises(UsageError, match="does not let this user create a priority class"):
+        check_spread(Api(may=False, nodes=[node("a"), node("b")]), "it")  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("wrong", ["", "kindd", "context:", "eks"])

@@ -12,7 +12,7 @@ from components.workers import Site, Workers
 from labs.cli import _shape
 from labs.errors import UsageError
 from labs.lab import Lab
-from stacks.catalogue import EDGE, LABS
+from stacks.catalogue import EDGE, LABS, check_runnable
 from stacks.configuration import check_extras, configured, read_template
 
 
@@ -70,6 +70,18 @@ def test_another_executor_brings_its_workers() -> None:
         ("celery", ["workers=4"], r"workers is 4: write workers.NAME.FIELD=VALUE"),
         ("celery", ["workers.io=4", "workers.io.queues=default"], r"io was given a value of its own already"),
         ("celery", ["worker.io.concurrency=4"], r"a lab has no 'worker' to configure: did you mean workers\?"),
+        (
+            "ha",
+            ["budgets.scheduler=2"],
+            r"budgets.scheduler is 2 of 2, with which no node could ever be drained: give 0 t",
+        ),
+        (
+            "ha",
+            ["budgets.scheduler=1", "replicas.scheduler=1"],
+            r"budgets.scheduler: ha has not several of it: use api",
+        ),
+        ("ha", ["budgets.schedular=1"], r"budgets.schedular: ha has not several of it: did you mean scheduler\?"),
+        ("local", ["budgets.scheduler=1"], r"budgets.scheduler: local has not several of it: there are several of no"),
         ("celery", ["workers.io.concurrency"], r"--config workers.io.concurrency: write PATH=VALUE"),
         ("celery", ["workers.io.queues=[a"], r"--config workers.io.queues=\[a: write PATH=VALUE"),
     ],
@@ -77,6 +89,16 @@ def test_another_executor_brings_its_workers() -> None:
 def test_what_cannot_run_is_refused(lab: str, pairs: list[str], sentence: str) -> None:
     with pytest.raises(UsageError, match=sentence):
         shaped(lab, *pairs)
+
+
+def test_what_stands_in_for_one_another_is_kept_but_for_one() -> None:
+    roles = ("api-server", "scheduler", "dag-processor", "triggerer", "worker")
+    assert LABS["ha"].spares() == dict.fromkeys(roles, 1)
+    assert shaped("ha", "budgets.scheduler=0").spares()["scheduler"] == 0
+    assert LABS["celery"].spares() == LABS["multi"].spares() == {}  # other queues are no second one
+    assert shaped("celery", "replicas.scheduler=3").spares() == {"scheduler": 2}
+    with pytest.raises(UsageError, match="budgets are for the platform kubernetes"):
+        check_runnable(shaped("ha", "budgets.scheduler=0"), "docker")
 
 
 @pytest.mark.parametrize("option", ["core.executor", "celery.broker_url", "database.sql_alchemy_conn"])

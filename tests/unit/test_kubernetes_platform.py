@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 from components.platforms.kubernetes.names import SERVICE
-from components.platforms.kubernetes.platform import REACHES
+from components.platforms.kubernetes.platform import CLUSTER_WIDE, REACHES
 from components.platforms.kubernetes.pods import entry, probes
 from components.secrets import NAMES
 from labs.cluster import OWNER
@@ -80,7 +80,13 @@ def declared(tmp_path_factory: pytest.TempPathFactory) -> Declared:
     return declare("kubernetes", tmp_path_factory.mktemp("engine"))
 
 
-@pytest.fixture(scope="module", params=["kubernetes", "local", "celery"])
+@pytest.fixture(scope="module")
+def doubled(tmp_path_factory: pytest.TempPathFactory) -> Declared:
+    """The lab with two of everything."""
+    return declare("ha", tmp_path_factory.mktemp("engine"))
+
+
+@pytest.fixture(scope="module", params=["kubernetes", "local", "celery", "ha"])
 def any_lab(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Declared:
     """Each lab of the platform."""
     return declare(request.param, tmp_path_factory.mktemp("engine"))
@@ -123,7 +129,7 @@ def test_every_object_is_found_again_and_in_the_namespace(any_lab: Declared) -> 
             continue
         ObjectProvider().check(f"urn:pulumi:t::{PROJECT}::kubernetes:x:{kind}::{name}", {}, inputs)
         assert inputs["metadata"]["labels"][OWNER].endswith(f".{lab}")
-        if kind not in ("Namespace", "PersistentVolume"):
+        if kind not in ("Namespace", *CLUSTER_WIDE):
             assert inputs["metadata"]["namespace"] == f"airflow-{lab}"
 
 
@@ -164,7 +170,7 @@ def test_no_secret_is_where_describe_shows_it(any_lab: Declared) -> None:
     for name in NAMES:
         assert f"hidden-{name}" not in shown
     secrets = dict(any_lab.pretender.objects("Secret"))
-    text = base64.b64decode(secrets["airflow-scheduler-env"]["data"]["secrets"]).decode()
+    text = base64.b64decode(secrets["airflow-run-airflow-migrations-env"]["data"]["secrets"]).decode()
     assert "hidden-database_password" in text and "hidden-jwt_secret" in text
 
 
@@ -257,3 +263,70 @@ def test_services_share_a_folder_of_logs_and_a_task_has_its_own(declared: Declar
 def test_what_keeps_something_is_a_stateful_set(any_lab: Declared) -> None:
     keeping = {name for name, _ in any_lab.pretender.objects("StatefulSet")}
     assert keeping == {"airflow-postgresql"} | ({"airflow-redis"} if "broker" in any_lab.outputs["services"] else set())
+
+
+SEVERAL = ("api-server", "scheduler", "dag-processor", "triggerer", "worker")
+
+
+def selected(selector: dict[str, Any], labels: dict[str, str]) -> bool:
+    """Whether a label selector fits, as far as this project's go."""
+    assert {each["operator"] for each in selector["matchExpressions"]} == {"Exists"}
+    exists = all(each["key"] in labels for each in selector["matchExpressions"])
+    return exists and selector["matchLabels"].items() <= labels.items()
+
+
+def test_each_role_with_several_has_a_budget_that_leaves_one(doubled: Declared) -> None:
+    pods = dict(doubled.pretender.pods())
+    budgets = dict(doubled.pretender.objects("PodDisruptionBudget"))
+    assert set(budgets) == {f"airflow-{role}-pdb" for role in SEVERAL}
+    for role in SEVERAL:
+        spec = budgets[f"airflow-{role}-pdb"]["spec"]
+        assert spec["minAvailable"] == 1 and type(spec["minAvailable"]) is int, "no controller knows the whole"
+        chosen = {name for name, pod in pods.items() if selected(spec["selector"], pod["metadata"]["labels"])}
+        names = (
+            {"airflow-zone-a-1", "airflow-zone-b-1"} if role == "worker" else {f"airflow-{role}-{n}" for n in (1, 2)}
+        )
+        assert chosen == names
+    task = {"tier": "airflow", "release": "ha-declared", "component": "worker"}
+    assert not selected(budgets["airflow-worker-pdb"]["spec"]["selector"], task)
+
+
+def test_what_there_are_several_of_is_spread_over_zones(doubled: Declared) -> None:
+    for name, pod in doubled.pretender.pods():
+        labels, spec = pod["metadata"]["labels"], pod["spec"]
+        if labels["component"] not in SEVERAL:
+            assert not {"tolerations", "topologySpreadConstraints", "affinity"} & spec.keys(), name
+            continue
+        (spread,) = spec["topologySpreadConstraints"]
+        assert (spread["maxSkew"], spread["topologyKey"]) == (1, "topology.kubernetes.io/zone")
+        # a node that is drained must not keep the other one from taking everything
+        assert (spread["whenUnsatisfiable"], spread["nodeTaintsPolicy"]) == ("DoNotSchedule", "Honor")
+        assert selected(spread["labelSelector"], labels), name
+        assert spec["tolerations"] == [{"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"}]
+        assert ("affinity" in spec) == (labels["component"] == "worker")
+    (wish,) = dict(doubled.pretender.pods())["airflow-zone-b-1"]["spec"]["affinity"]["nodeAffinity"].values()
+    assert wish[0]["preference"]["matchExpressions"][0]["values"] == ["b"]
+
+
+def test_services_go_before_workers(doubled: Declared) -> None:
+    classes = {name: each["value"] for name, each in doubled.pretender.objects("PriorityClass")}
+    assert classes == {"airflow-ha-declared-services": 3000, "airflow-ha-declared-workers": 2000}
+    given = {name: classes[pod["spec"]["priorityClassName"]] for name, pod in doubled.pretender.pods()}
+    assert {name for name, value in given.items() if value == 2000} == {"airflow-zone-a-1", "airflow-zone-b-1"}
+
+
+def test_a_lab_with_one_of_each_asks_for_nothing_of_that(declared: Declared) -> None:
+    assert not list(declared.pretender.objects("PodDisruptionBudget", "PriorityClass"))
+    for _, pod in declared.pretender.pods():
+        assert not {"tolerations", "topologySpreadConstraints", "priorityClassName"} & pod["spec"].keys()
+
+
+def test_two_api_servers_are_behind_one_address(doubled: Declared) -> None:
+    services = dict(doubled.pretender.objects("Service"))
+    public = {name for name, each in services.items() if each["spec"]["type"] == "NodePort"}
+    assert public == {"airflow-load-balancer"}
+    assert {"airflow-api-server-1", "airflow-api-server-2", "airflow-pgbouncer"} <= set(services)
+    assert doubled.outputs["internal_api_url"] == "http://airflow-load-balancer:8080"
+    secrets = dict(doubled.pretender.objects("Secret"))
+    settings = base64.b64decode(secrets["airflow-haproxy-cfg"]["data"]["haproxy.cfg"]).decode()
+    assert "server api-server-2 airflow-api-server-2:8080" in settings

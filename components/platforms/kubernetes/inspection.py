@@ -16,6 +16,9 @@ from labs.cluster import OWNER, Cluster, Object, cluster
 from labs.engines.kubernetes import remove
 from labs.errors import LabError
 
+OUTSIDE = (("v1", "Namespace"), ("v1", "PersistentVolume"), ("scheduling.k8s.io/v1", "PriorityClass"))
+"""What of a lab is in no namespace: API version and kind; with its namespace everything else goes."""
+
 
 def _cluster(outputs: Mapping[str, Any]) -> tuple[Cluster, str]:
     place = outputs["cluster"]
@@ -33,9 +36,9 @@ def remove_all(home: Path) -> None:
     """Remove what a crash left of a lab in a cluster that is still there; nothing is no error."""
     with contextlib.suppress(OSError, LabError):
         api = cluster((home / "kubeconfig").read_text())
-        for kind in ("Namespace", "PersistentVolume"):
-            for found in api.items(api.path("v1", kind), labelSelector=f"{OWNER}={owner(home.parent.name)}"):
-                remove(api, {"apiVersion": "v1", "kind": kind, **found})
+        for version, kind in OUTSIDE:
+            for found in api.items(api.path(version, kind), labelSelector=f"{OWNER}={owner(home.parent.name)}"):
+                remove(api, {"apiVersion": version, "kind": kind, **found})
 
 
 def inspect(outputs: Mapping[str, Any]) -> list[ServiceState]:

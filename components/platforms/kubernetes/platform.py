@@ -16,7 +16,7 @@ import pulumi
 import pulumi_kubernetes as k8s
 import yaml
 
-from components.clusters.base import Cluster, with_namespace
+from components.clusters.base import GPU, ZONE, Cluster, with_namespace
 from components.platforms.base import (
     Endpoint,
     Grant,
@@ -61,6 +61,8 @@ KINDS: Mapping[str, Any] = {
     "NetworkPolicy": k8s.networking.v1.NetworkPolicy,
     "PersistentVolume": k8s.core.v1.PersistentVolume,
     "PersistentVolumeClaim": k8s.core.v1.PersistentVolumeClaim,
+    "PodDisruptionBudget": k8s.policy.v1.PodDisruptionBudget,
+    "PriorityClass": k8s.scheduling.v1.PriorityClass,
     "Role": k8s.rbac.v1.Role,
     "RoleBinding": k8s.rbac.v1.RoleBinding,
     "Secret": k8s.core.v1.Secret,
@@ -68,6 +70,15 @@ KINDS: Mapping[str, Any] = {
     "ServiceAccount": k8s.core.v1.ServiceAccount,
     "StatefulSet": k8s.apps.v1.StatefulSet,
 }
+
+CLUSTER_WIDE = ("PersistentVolume", "PriorityClass")
+"""Kinds that are in no namespace; those of a lab have its name in theirs."""
+
+PRIORITIES: Mapping[str, int] = {"tasks": 1000, "workers": 2000, "services": 3000}
+"""Where a cluster is full, what has more takes the place of what has less."""
+
+WORKERS = ("worker", "edge-worker")
+"""Roles that run tasks."""
 
 RULES: Mapping[Grant, list[dict[str, list[str]]]] = {
     "run task pods": [
@@ -104,15 +115,18 @@ class KubernetesPlatform:
     Args:
         home: the lab directory; its parent's name is the lab's.
         cluster: where the namespace is.
+        budgets: roles of which the lab has several, and how many of each a planned disruption must leave. These
+            services are spread over zones; without any, a lab has no priorities either.
     """
 
     name = "kubernetes"
 
-    def __init__(self, home: Path, cluster: Cluster) -> None:
+    def __init__(self, home: Path, cluster: Cluster, budgets: Mapping[str, int]) -> None:
         self._home = home
         self._lab = home.parent.name
         self._release = release_of(self._lab)
         self._cluster = cluster
+        self._budgets = budgets
         self._provider = k8s.Provider("kubernetes", kubeconfig=cluster.kubeconfig)
         self._name = namespace_of(self._lab)
         directory = HostFolder("home", str(home), 0o700)
@@ -136,7 +150,13 @@ class KubernetesPlatform:
         self._kept: set[str] = set()
         self._shared: dict[str, tuple[Any, list[Any]]] = {}
         self._outside: dict[str, pulumi.Output[str]] = {}
+        self._priorities: dict[str, pulumi.Output[str]] = {}
         self._policies()
+        for role, least in budgets.items():
+            # of several workloads, so that only a number will do: of a share Kubernetes would not know the whole
+            # https://kubernetes.io/docs/tasks/run-application/configure-pdb/#arbitrary-controllers-and-selectors
+            fields = {"minAvailable": least, "selector": self._alike(role)}
+            self._make("PodDisruptionBudget", f"{object_name(role)}-pdb", role, pulumi.ResourceOptions(), spec=fields)
 
     def offers(self, image: Image) -> bool:
         """Every image has a recipe."""
@@ -373,6 +393,7 @@ class KubernetesPlatform:
                 "enableServiceLinks": False,
                 "securityContext": NOBODY,
                 "terminationGracePeriodSeconds": 30,
+                **self._priority("tasks"),
                 "containers": [
                     {
                         "name": "base",
@@ -435,10 +456,53 @@ class KubernetesPlatform:
                 "shareProcessNamespace": reaped,
                 "securityContext": NOBODY,
                 "terminationGracePeriodSeconds": int(stop.grace),
+                **self._priority("workers" if spec.role in WORKERS else "services"),
+                **self._placement(spec),
                 "containers": [whole],
                 "volumes": [*volumes, more],
             },
         }
+
+    def _alike(self, role: str) -> dict[str, Any]:
+        """What selects the services of a role, whichever their workloads; tasks' pods are none, though workers too."""
+        return {
+            "matchLabels": {"tier": "airflow", "release": self._release, "component": component_of(role)},
+            "matchExpressions": [{"key": SERVICE, "operator": "Exists"}],
+        }
+
+    def _priority(self, tier: str) -> dict[str, Any]:
+        """What gives a pod its priority, in a lab that has several of a role."""
+        if not self._budgets:
+            return {}
+        if tier not in self._priorities:
+            name = f"{self._name}-{tier}"
+            made = self._make("PriorityClass", name, tier, pulumi.ResourceOptions(), value=PRIORITIES[tier])
+            self._priorities[tier] = pulumi.Output.all(name, made.id).apply(lambda seen: str(seen[0]))
+        return {"priorityClassName": self._priorities[tier]}
+
+    def _placement(self, spec: ServiceSpec | JobSpec) -> dict[str, Any]:
+        """Where a pod may be: what there are several of is spread over zones, also to nodes that are kept for GPU work.
+
+        A node that takes no pods, because it is drained or away, does not count: the others may then have all of them.
+        """
+        if isinstance(spec, JobSpec) or spec.role not in self._budgets:
+            return {}
+        spread = {
+            "maxSkew": 1,
+            "topologyKey": ZONE,
+            "whenUnsatisfiable": "DoNotSchedule",
+            "nodeTaintsPolicy": "Honor",
+            "labelSelector": self._alike(spec.role),
+        }
+        placement: dict[str, Any] = {
+            "tolerations": [{"key": GPU, "operator": "Exists", "effect": "NoSchedule"}],
+            "topologySpreadConstraints": [spread],
+        }
+        if spec.zone:
+            here = {"matchExpressions": [{"key": ZONE, "operator": "In", "values": [spec.zone]}]}
+            wish = {"preferredDuringSchedulingIgnoredDuringExecution": [{"weight": 100, "preference": here}]}
+            placement["affinity"] = {"nodeAffinity": wish}
+        return placement
 
     def _mounted(self, wanted: Sequence[Volume], *, shared: bool) -> tuple[list[Any], list[Any], dict[str, str]]:
         """Volumes of a pod, mounts of its container, and the files of which it gets a copy.
@@ -532,7 +596,7 @@ class KubernetesPlatform:
         **fields: Any,
     ) -> Any:
         metadata: dict[str, Any] = {"name": name, "labels": {**self._labels(resource), **(labels or {})}}
-        if kind != "PersistentVolume":
+        if kind not in CLUSTER_WIDE:
             metadata["namespace"] = self._namespace
         given = {_snake(key): value for key, value in fields.items()}
         ours = pulumi.ResourceOptions.merge(opts, pulumi.ResourceOptions(provider=self._provider))
