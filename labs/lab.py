@@ -99,11 +99,12 @@ class Lab:
             **{key: json.dumps(value) for key, value in (shape or {}).items()},
         }
         config |= {_key(key): value for key, value in wanted.items() if value is not None}
-        data = configured(data, shape or {})
-        check_runnable(data, config.get(_key("platform"), data.platforms[0]))
+        there = config.get(_key("platform"), data.platforms[0])
+        data = configured(data.on(there), shape or {})
+        check_runnable(data, there)
         check_extras(data, extras)
         check_cluster(cluster or "kind")
-        if (cluster or dedicated) and config.get(_key("platform"), data.platforms[0]) != "kubernetes":
+        if (cluster or dedicated) and there != "kubernetes":
             raise UsageError("--cluster and --dedicated are for the platform kubernetes: add --platform kubernetes")
         if pod_template and not data.uses("KubernetesExecutor"):
             raise UsageError(

@@ -314,12 +314,11 @@ def faults(
     evidence: Callable[[str, Any], None],
 ) -> Faults:
     """What can be broken in the lab, as context managers: `with faults.killed("scheduler"): …`."""
+    unwell = sites.unwell if "edge-worker" in lab.outputs["services"] else replicas.unwell
     if lab.platform == "kubernetes":
         assert isinstance(services, KubernetesServices)
-        return ClusterFaults(Namespace(lab.outputs), services, airflow, evidence, replicas.unwell)
-    if "edge-worker" in lab.outputs["services"]:
-        return Faults(services, airflow, evidence, sites.unwell)
-    return Faults(services, airflow, evidence, replicas.unwell)
+        return ClusterFaults(Namespace(lab.outputs), services, airflow, evidence, unwell)
+    return Faults(services, airflow, evidence, unwell)
 
 
 @pytest.fixture(autouse=True, scope="module")

@@ -27,6 +27,7 @@ from labs.daemon import daemon
 from labs.errors import LabError
 from labs.runs import TaskInstance
 from labs.waiting import until
+from scenarios import cutting
 from scenarios.faulting import Fault, Faults, Incarnation, Services, late_fails
 from scenarios.machine import accepts, lives, moving, resume, suspend, told
 from scenarios.pods import Namespace, statuses
@@ -47,6 +48,7 @@ class Pod:
     """One life of a pod: a container that is restarted in it begins another."""
 
     name: str
+    namespace: str
     uid: str
     restarts: int
 
@@ -59,25 +61,32 @@ class KubernetesServices:
     """A lab's Deployments and StatefulSets, and their pods.
 
     Args:
-        services: of the lab's outputs; each names its `workload`, such as `deployment/airflow-scheduler`.
+        namespace: the lab's own.
+        services: of the lab's outputs; each names its `workload`, such as `deployment/airflow-scheduler`, and the
+            `namespace` of that.
     """
 
     def __init__(self, namespace: Namespace, services: Mapping[str, list[dict[str, Any]]]) -> None:
         self._namespace = namespace
         replicas = [replica for group in services.values() for replica in group]
         self._workloads = {replica["name"]: str(replica["workload"]) for replica in replicas}
+        self._spaces = {replica["name"]: namespace.beside(str(replica["namespace"])) for replica in replicas}
         self._endpoints = {replica["name"]: sorted(replica["endpoints"].values()) for replica in replicas}
         self._sizes: dict[str, int] = {}
 
     # -- looking
 
+    def _object(self, service: str) -> str:
+        """What the objects of a service are called."""
+        return self._workloads[service].rpartition("/")[2]
+
     def _path(self, service: str) -> str:
         kind, _, name = self._workloads[service].partition("/")
-        return f"/apis/apps/v1/namespaces/{self._namespace.name}/{kind}s/{name}"
+        return f"/apis/apps/v1/namespaces/{self._spaces[service].name}/{kind}s/{name}"
 
     def _pods(self, service: str) -> list[Object]:
         labels = self._namespace.api.request("GET", self._path(service))["spec"]["selector"]["matchLabels"]
-        return self._namespace.pods(**labels)
+        return self._spaces[service].pods(**labels)
 
     def _pod(self, service: str) -> Object | None:
         """The pod of a service, not one that is on its way out."""
@@ -158,7 +167,7 @@ class KubernetesServices:
         piped = ["/bin/sh", "-c", 'text=$1; shift; printf %s "$text" | "$@"', "sh", text] if text else []
         whole = ["/bin/sh", "-c", entry({}), service, "env", *settings, *piped, *command]
         container = str(pod["spec"]["containers"][0]["name"])
-        return execute(self._namespace, str(pod["metadata"]["name"]), container, whole)
+        return execute(self._spaces[service], str(pod["metadata"]["name"]), container, whole)
 
     def remains(self, incarnation: Incarnation) -> list[str]:
         found = []
@@ -166,7 +175,8 @@ class KubernetesServices:
             if isinstance(part, psutil.Process):
                 found += [told(part)] if lives(part) else []
                 continue
-            pod = self._namespace.api.found(self._namespace.path("pods", part.name))
+            space = self._namespace.beside(part.namespace)
+            pod = space.api.found(space.path("pods", part.name))
             if pod is not None and life_of(pod) == part and pod["status"].get("phase") not in ("Succeeded", "Failed"):
                 found.append(f"{part.id} pod {part.name}")
         return found
@@ -193,13 +203,15 @@ class KubernetesServices:
         (pod,) = self.service_pod(service).parts
         with closing(_client(self._namespace)) as client:
             api = CoreV1Api(client).connect_get_namespaced_pod_portforward
-            with closing(portforward(api, pod.name, self._namespace.name, ports=str(port))) as forwarded:
+            with closing(portforward(api, pod.name, pod.namespace, ports=str(port))) as forwarded:
                 connection: socket.socket = forwarded.socket(port)
                 connection.settimeout(10)
                 yield connection
 
     def sockets(self, service: str, port: int | str) -> list[str]:
-        return [f"{self.host(service)}:{port}"]
+        # a pod's own side of a connection knows the address of the Service; the node changes it on the way
+        found = self._namespace.api.request("GET", self._spaces[service].path("services", self._object(service)))
+        return [f"{found['spec']['clusterIP']}:{port}"]
 
     def addresses(self, service: str) -> list[str]:
         return self._endpoints[service]
@@ -232,7 +244,7 @@ class KubernetesServices:
         if isinstance(main, psutil.Process):
             main.kill()
         else:
-            self._namespace.delete("pods", main.name, grace=QUICKLY)
+            self._namespace.beside(main.namespace).delete("pods", main.name, grace=QUICKLY)
 
     def stop(self, service: str) -> None:
         self._scale(service, 0)
@@ -242,7 +254,7 @@ class KubernetesServices:
         pods = self._pods(service)
         self._scale(service, 0)
         for pod in pods:
-            self._namespace.delete("pods", str(pod["metadata"]["name"]), grace=QUICKLY)
+            self._spaces[service].delete("pods", str(pod["metadata"]["name"]), grace=QUICKLY)
         self._wait_for_none(service)
 
     def start(self, service: str) -> None:
@@ -279,14 +291,32 @@ class KubernetesServices:
     def small_disk(self, folder: Path) -> AbstractContextManager[Callable[[], str]]:
         raise LabError(f"{folder} cannot be put on a disk of its own: what this machine mounts no pod sees")
 
-    def cut_off(self, service: str) -> AbstractContextManager[Callable[[], str]]:
-        raise LabError(f"{service} cannot be cut off: not every cluster enforces a NetworkPolicy")
+    @contextmanager
+    def cut_off(self, service: str) -> Iterator[Callable[[], str]]:
+        pod = self._pod(service)
+        if pod is None:
+            raise LabError(f"{service} has no pod to cut off")
+        server = self.host("api-server")
+
+        def proof() -> str:
+            tried = self.run(service, ["python", "-c", cutting.CONNECT, server, "8080"])
+            if tried.returncode == 0 or self.refused("api-server"):
+                raise LabError(f"{service} is cut off, but reaches the API server, or nobody does")
+            gone = dropped()
+            if not gone:
+                raise LabError(f"{service} reaches nobody, but its node has dropped nothing of what it sent")
+            return f"its node dropped {gone} packets, others reach the API server; it gets {tried.stderr.strip()}"
+
+        # a NetworkPolicy would leave connections that exist, and not every network enforces one
+        with cutting.cut_in_node(str(pod["spec"]["nodeName"]), str(pod["status"]["podIP"])) as dropped:
+            yield proof
 
 
 def life_of(pod: Object) -> Pod:
     """The present life of a pod."""
     restarts = sum(int(each.get("restartCount", 0)) for each in pod["status"].get("containerStatuses", ()))
-    return Pod(str(pod["metadata"]["name"]), str(pod["metadata"]["uid"]), restarts)
+    metadata = pod["metadata"]
+    return Pod(str(metadata["name"]), str(metadata["namespace"]), str(metadata["uid"]), restarts)
 
 
 def as_pod(name: str, pod: Object) -> Incarnation:
@@ -408,29 +438,30 @@ class ClusterFaults(Faults):
         return self._task_pods("evicted", instances, self._evict)
 
     @contextmanager
-    def _task_pods(self, what: str, instances: Sequence[TaskInstance], end: Callable[[str], None]) -> Iterator[Fault]:
+    def _task_pods(self, what: str, instances: Sequence[TaskInstance], end: Callable[[Pod], None]) -> Iterator[Fault]:
         with self._fault(f"pods of {', '.join(ti.label for ti in instances)} {what}") as fault:
             for ti in instances:
                 self._end(fault, self._cluster.task_pod(ti), end)
             yield fault
 
-    def _end(self, fault: Fault, old: Incarnation, end: Callable[[str], None]) -> None:
+    def _end(self, fault: Fault, old: Incarnation, end: Callable[[Pod], None]) -> None:
         (pod,) = old.parts
-        end(pod.name)
+        end(pod)
         self._gone(fault, old)
         fault.prove("landed", f"pod {pod.name} ({pod.uid}) is gone")
 
-    def _delete(self, pod: str) -> None:
-        self._namespace.delete("pods", pod, grace=QUICKLY)
+    def _delete(self, pod: Pod) -> None:
+        self._namespace.beside(pod.namespace).delete("pods", pod.name, grace=QUICKLY)
 
-    def _evict(self, pod: str) -> None:
+    def _evict(self, pod: Pod, grace: int = QUICKLY) -> None:
         body = {
             "apiVersion": "policy/v1",
             "kind": "Eviction",
-            "metadata": {"name": pod},
-            "deleteOptions": {"gracePeriodSeconds": QUICKLY},
+            "metadata": {"name": pod.name},
+            "deleteOptions": {"gracePeriodSeconds": grace},
         }
-        self._namespace.api.request("POST", self._namespace.path("pods", f"{pod}/eviction"), body)
+        space = self._namespace.beside(pod.namespace)
+        space.api.request("POST", space.path("pods", f"{pod.name}/eviction"), body)
 
     @contextmanager
     def quota(self, hard: Mapping[str, str]) -> Iterator[Callable[[Mapping[str, str]], None]]:

@@ -49,8 +49,9 @@ def main() -> None:
     """Read the stack's configuration, build the lab, export what scenarios need."""
     config = pulumi.Config()
     shape = {key: config.get_object(key) for key in SHAPE if config.get(key) is not None}
-    lab = configured(find_lab(config.require("lab")), shape)
-    platform = config.get("platform") or lab.platforms[0]
+    known = find_lab(config.require("lab"))
+    platform = config.get("platform") or known.platforms[0]
+    lab = configured(known.on(platform), shape)
     check_runnable(lab, platform)
     extras = tuple(config.get_object("extras") or ())
     check_extras(lab, extras)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 from components.workers import Site, Workers
 from labs.errors import UsageError, nearest
@@ -37,6 +38,7 @@ class Lab:
         budgets: how many of a role with several a planned disruption must leave; all but one where nothing is said.
         pooled: whether PgBouncer shares out the database's connections, where the platform offers it.
         options: Airflow options by `section.key`, on top of the defaults.
+        differs: by platform, fields of the lab that are otherwise there.
 
     Raises:
         UsageError: no executor, one that does not exist, or one that stands twice; replicas of no role, or none; a
@@ -55,6 +57,7 @@ class Lab:
     budgets: Mapping[str, int] = field(default_factory=dict)
     pooled: bool = False
     options: Mapping[str, str] = field(default_factory=dict)
+    differs: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         names = [executor.rpartition(":")[2] for executor in self.executors]
@@ -83,6 +86,10 @@ class Lab:
                     f"budgets.{role} is {least} of {several[role]}, with which no node could ever be drained: give 0 "
                     f"to {several[role] - 1}, or ask for more replicas"
                 )
+
+    def on(self, platform: str) -> Lab:
+        """The lab as it is on a platform."""
+        return replace(self, **self.differs.get(platform, {}))
 
     def uses(self, executor: str) -> bool:
         """Whether the executor of that class name is in the list."""
@@ -196,7 +203,7 @@ LABS: Mapping[str, Lab] = {
             teaches="tasks at sites that reach nothing but the API server",
             executors=(EDGE,),
             sections=(*PORTABLE, "35.6"),
-            platforms=("process", "docker"),
+            platforms=("process", "docker", "kubernetes"),
             sites={
                 "site-a": Site(("default", "site_a"), concurrency=2),
                 "site-b": Site(("site_b",)),
@@ -208,11 +215,19 @@ LABS: Mapping[str, Lab] = {
             teaches="several executors side by side, chosen per DAG and per task",
             executors=("LocalExecutor", "CeleryExecutor", f"edge:{EDGE}"),
             sections=(*PORTABLE, "35.7"),
-            platforms=("process", "docker"),
+            platforms=("process", "docker", "kubernetes"),
             needs=("a Redis server: from the PATH, or a wheel for Python up to 3.12",),
             workers={"default": Workers(("default",), concurrency=2)},
             sites={"site-a": Site(("default", "site_a"))},
             options={"core.parallelism": "4", **QUICK, **CELERY},
+            differs={
+                # a scheduler's pod is no place for tasks where each may have a pod of its own
+                "kubernetes": {
+                    "executors": ("CeleryExecutor", "KubernetesExecutor", f"edge:{EDGE}"),
+                    "workers": {"default": Workers(("default", "heavy_compute", "io_bound"), concurrency=2)},
+                    "options": {**QUICK, **CELERY, **PODS},
+                }
+            },
         ),
         Lab(
             name="ha",

@@ -1,4 +1,4 @@
-"""A site is cut off from the API server for 30 s, while it runs two tasks that end meanwhile.
+"""A site is cut off from the API server for 30 s, while it runs two tasks that end meanwhile; or for 60 s, idle.
 
 Airflow's contract: a worker and the supervisors of its tasks send again what was not answered: "the maximum number of
 retry attempts to the execution API server" is `[workers] execution_api_retries`, and a task is ended only after
@@ -24,11 +24,18 @@ SITE = "site-a"
 OUTAGE = 30.0
 """Seconds."""
 
+LONG = 60.0
+"""Seconds: longer than a task that has ended may wait for the line."""
+
+
+def _can_be_cut(lab):
+    if lab.platform == "process" and (missing := cutting.missing()):
+        pytest.skip(missing)
+
 
 def test_tasks_end_meanwhile_and_their_results_arrive_later(lab, airflow, faults, sites, start_probe, evidence):
     """What ran goes on and ends, Airflow learns of it when the line is back, and each task is executed once."""
-    if missing := cutting.missing():
-        pytest.skip(missing)
+    _can_be_cut(lab)
     slots = sites.all()[SITE].concurrency
     with lab.reconfigured({"scheduler.task_instance_heartbeat_timeout": "120"}):
         probe = start_probe("probe_executions")
@@ -71,3 +78,29 @@ def test_tasks_end_meanwhile_and_their_results_arrive_later(lab, airflow, faults
         assert row["executions started"] == row["completed"] == row["tries"] == 1, f"{row} was not executed just once"
     for row in rows:
         assert 0 < row["by its process"] <= row["as recorded"] < OUTAGE, f"{row} was not recorded as it was"
+
+
+def test_what_a_site_could_not_fetch_waits_for_it(lab, airflow, faults, sites, start_probe, evidence):
+    """Tasks for its queue stay queued for a minute, and are executed once each when it is back."""
+    _can_be_cut(lab)
+    with faults.cut_off(SITE) as fault:
+        sites.wait(SITE, lambda site: site.state == "unknown", what="taken for lost", timeout=OUTAGE)
+        probe = start_probe("probe_executions")
+        probe.release()
+        until(
+            lambda: (True if time.time() > fault.at + LONG else None, f"{time.time() - fault.at:.0f} s"),
+            what=f"the outage to have lasted {LONG:.0f} s",
+            timeout=LONG,
+        )
+        during, executed = states(airflow.task_instances(probe.run)), probe.executions()
+    with late_fails():
+        run = airflow.wait(probe.run, timeout=120)
+
+    account = probe.account()
+    evidence("states at the end of the outage", during)
+    evidence("seconds after the cut", {"healthy again": fault.down})
+    evidence("tasks", account)
+    assert executed == [] and set(during) == {"queued"}, f"tasks ran at a site that was cut off: {during}"
+    assert run.state == "success", f"the run ended as {run.state}\n{airflow.explain(run)}"
+    for row in account:
+        assert row["executions started"] == row["completed"] == row["tries"] == 1, f"{row} was not executed just once"

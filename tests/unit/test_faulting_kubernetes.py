@@ -9,15 +9,24 @@ import pytest
 
 from labs.errors import LabError
 from labs.runs import TaskInstance
+from scenarios.cutting import packets
 from scenarios.faulting import Incarnation
 from scenarios.faulting_kubernetes import KubernetesServices, Pod, as_pod
 
 SERVICES = {
-    "scheduler": [{"name": "scheduler", "workload": "deployment/airflow-scheduler", "endpoints": {}}],
+    "scheduler": [
+        {
+            "name": "scheduler",
+            "workload": "deployment/airflow-scheduler",
+            "namespace": "airflow-t",
+            "endpoints": {},
+        }
+    ],
     "metadata-database": [
         {
             "name": "metadata-database",
             "workload": "statefulset/airflow-postgresql",
+            "namespace": "airflow-t",
             "endpoints": {"sql": "airflow-postgresql:5432"},
         }
     ],
@@ -25,7 +34,8 @@ SERVICES = {
 
 
 def pod(name: str, uid: str, *, ready: bool = True, created: str = "1", going: bool = False, **more: Any) -> Any:
-    metadata = {"name": name, "uid": uid, "creationTimestamp": created, "labels": {"app": name.rpartition("-")[0]}}
+    labels = {"app": name.rpartition("-")[0]}
+    metadata = {"name": name, "namespace": "airflow-t", "uid": uid, "creationTimestamp": created, "labels": labels}
     if going:
         metadata["deletionTimestamp"] = "now"
     conditions = [{"type": "Ready", "status": str(ready)}]
@@ -44,6 +54,10 @@ class Namespace:
 
     def __init__(self, *there: Any) -> None:
         self.there, self.done, self.api = list(there), [], self
+
+    def beside(self, name: str) -> Namespace:
+        assert name == self.name
+        return self
 
     def path(self, kind: str, name: str = "") -> str:
         return f"{kind}/{name}"
@@ -102,7 +116,7 @@ def test_a_container_that_was_restarted_is_another_life() -> None:
     old = found.incarnation("scheduler")
     namespace.there = [pod("airflow-scheduler-1", "u1", restarts=1)]
     assert found.remains(old) == []
-    assert found.incarnation("scheduler").parts == (Pod("airflow-scheduler-1", "u1", 1),)
+    assert found.incarnation("scheduler").parts == (Pod("airflow-scheduler-1", "airflow-t", "u1", 1),)
 
 
 def test_a_stopped_service_is_scaled_to_none_and_back() -> None:
@@ -126,3 +140,14 @@ def test_the_pod_of_a_task() -> None:
     assert found.task_pod(ti) == as_pod("work", task)
     with pytest.raises(LabError, match="pod '' of work is none of this lab's"):
         found.task_pod(TaskInstance("probe", "run", "work", -1, 1, "queued"))
+
+
+def test_a_rule_of_a_node_is_told_from_others_by_its_mark() -> None:
+    listed = """Chain FORWARD (policy ACCEPT 0 packets, 0 bytes)
+    pkts      bytes target     prot opt in     out     source               destination
+      12      720 DROP       all  --  *      *       10.244.1.5           0.0.0.0/0            /* lab-1 */
+     100     6000 DROP       all  --  *      *       10.244.1.6           0.0.0.0/0            /* lab-2 */
+"""
+    assert packets(listed, "lab-1") == 12
+    with pytest.raises(LabError, match="the rule lab-3 is gone"):
+        packets(listed, "lab-3")

@@ -61,6 +61,9 @@ class Objects(Pretender):
                     yield file, yaml.safe_load(text)
 
 
+SITES = ("site-a", "site-b")
+
+
 @dataclass
 class Declared:
     """A lab as its program declares it."""
@@ -81,12 +84,18 @@ def declared(tmp_path_factory: pytest.TempPathFactory) -> Declared:
 
 
 @pytest.fixture(scope="module")
+def edge(tmp_path_factory: pytest.TempPathFactory) -> Declared:
+    """The lab with two sites."""
+    return declare("edge", tmp_path_factory.mktemp("engine"))
+
+
+@pytest.fixture(scope="module")
 def doubled(tmp_path_factory: pytest.TempPathFactory) -> Declared:
     """The lab with two of everything."""
     return declare("ha", tmp_path_factory.mktemp("engine"))
 
 
-@pytest.fixture(scope="module", params=["kubernetes", "local", "celery", "ha"])
+@pytest.fixture(scope="module", params=["kubernetes", "local", "celery", "edge", "multi", "ha"])
 def any_lab(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Declared:
     """Each lab of the platform."""
     return declare(request.param, tmp_path_factory.mktemp("engine"))
@@ -130,7 +139,9 @@ def test_every_object_is_found_again_and_in_the_namespace(any_lab: Declared) -> 
         ObjectProvider().check(f"urn:pulumi:t::{PROJECT}::kubernetes:x:{kind}::{name}", {}, inputs)
         assert inputs["metadata"]["labels"][OWNER].endswith(f".{lab}")
         if kind not in ("Namespace", *CLUSTER_WIDE):
-            assert inputs["metadata"]["namespace"] == f"airflow-{lab}"
+            own, site = f"airflow-{lab}", inputs["metadata"]["namespace"].removeprefix(f"airflow-{lab}-")
+            assert inputs["metadata"]["namespace"] in (own, *(f"{own}-{each}" for each in SITES)), name
+            assert (site in SITES) == name.startswith(SITES), "a site has another's object"
 
 
 def test_every_pod_meets_the_restricted_standard_and_more(any_lab: Declared) -> None:
@@ -262,7 +273,9 @@ def test_services_share_a_folder_of_logs_and_a_task_has_its_own(declared: Declar
 
 def test_what_keeps_something_is_a_stateful_set(any_lab: Declared) -> None:
     keeping = {name for name, _ in any_lab.pretender.objects("StatefulSet")}
-    assert keeping == {"airflow-postgresql"} | ({"airflow-redis"} if "broker" in any_lab.outputs["services"] else set())
+    there = any_lab.outputs["services"]
+    sites = {f"airflow-{site['name']}" for site in there.get("edge-worker", ())}
+    assert keeping == {"airflow-postgresql"} | ({"airflow-redis"} if "broker" in there else set()) | sites
 
 
 SEVERAL = ("api-server", "scheduler", "dag-processor", "triggerer", "worker")
@@ -330,3 +343,77 @@ def test_two_api_servers_are_behind_one_address(doubled: Declared) -> None:
     secrets = dict(doubled.pretender.objects("Secret"))
     settings = base64.b64decode(secrets["airflow-haproxy-cfg"]["data"]["haproxy.cfg"]).decode()
     assert "server api-server-2 airflow-api-server-2:8080" in settings
+
+
+def in_namespace(declared: Declared, kind: str, namespace: str) -> dict[str, dict[str, Any]]:
+    """The objects of a kind in a namespace, by name."""
+    found = (each for (of, _), each in declared.pretender.made.items() if of == kind)
+    return {
+        each["metadata"]["name"]: plain_outputs(each) for each in found if each["metadata"]["namespace"] == namespace
+    }
+
+
+def test_a_site_has_a_namespace_of_its_own_with_what_it_mounts(edge: Declared) -> None:
+    namespaces = dict(edge.pretender.objects("Namespace"))
+    assert set(namespaces) == {"airflow-edge-declared", *(f"airflow-edge-declared-{site}" for site in SITES)}
+    for site in SITES:
+        place = f"airflow-edge-declared-{site}"
+        assert namespaces[place]["metadata"]["labels"]["pod-security.kubernetes.io/enforce"] == "restricted"
+        (workload,) = in_namespace(edge, "StatefulSet", place).values()
+        assert not in_namespace(edge, "Deployment", place) and not in_namespace(edge, "Role", place)
+        volumes = workload["spec"]["template"]["spec"]["volumes"]
+        for kind, source, key in (
+            ("ConfigMap", "configMap", "name"),
+            ("Secret", "secret", "secretName"),
+            ("PersistentVolumeClaim", "persistentVolumeClaim", "claimName"),
+        ):
+            wanted = {each[source][key] for each in volumes if source in each}
+            assert wanted == set(in_namespace(edge, kind, place)), f"{site} mounts other {kind}s than there are for it"
+    claims = {name: each["spec"]["claimRef"] for name, each in edge.pretender.objects("PersistentVolume")}
+    assert claims["airflow-edge-declared-site-a-dags"] == {
+        "namespace": "airflow-edge-declared-site-a",
+        "name": "airflow-dags",
+    }
+
+
+def test_a_site_reaches_the_api_server_and_knows_it_alone(edge: Declared) -> None:
+    place = "airflow-edge-declared-site-a"
+    (server,) = in_namespace(edge, "Service", place).items()
+    assert server[0] == "airflow-api-server"
+    assert server[1]["spec"]["externalName"] == "airflow-api-server.airflow-edge-declared.svc.cluster.local"
+    policies = {name: each["spec"] for name, each in in_namespace(edge, "NetworkPolicy", place).items()}
+    assert set(policies) == {"airflow-default-deny", "airflow-name-lookups", "airflow-api-server"}
+    (rule,) = policies["airflow-api-server"]["egress"]
+    (peers,) = rule["to"]
+    assert rule["ports"] == [{"protocol": "TCP", "port": 8080}]
+    assert peers["namespaceSelector"]["matchLabels"] == {"kubernetes.io/metadata.name": "airflow-edge-declared"}
+    own = dict(in_namespace(edge, "Deployment", "airflow-edge-declared"))
+    chosen = {
+        name
+        for name, each in own.items()
+        if peers["podSelector"]["matchLabels"].items() <= each["spec"]["template"]["metadata"]["labels"].items()
+    }
+    assert chosen == {"airflow-api-server"}
+    (fact,) = (each for each in edge.outputs["services"]["edge-worker"] if each["name"] == "site-a")
+    assert (fact["namespace"], fact["workload"]) == (place, "statefulset/airflow-site-a")
+    secrets = base64.b64decode(in_namespace(edge, "Secret", place)["airflow-site-a-env"]["data"]["secrets"]).decode()
+    assert secrets.count("export ") == 1 and "hidden-jwt_secret" in secrets
+
+
+def test_a_site_ends_in_order_and_starts_anew(edge: Declared) -> None:
+    (container,) = dict(edge.pretender.pods())["airflow-site-a"]["spec"]["containers"]
+    assert "rm -f /lab/site-a-home/registered.pid; " in container["command"][2]
+    (_, _, asked) = container["lifecycle"]["preStop"]["exec"]["command"]
+    assert asked.startswith("kill -INT 1; while kill -0 1;"), "TERM would come at once, which ends its tasks"
+
+
+def test_all_that_runs_or_parses_tasks_has_the_same_executors(any_lab: Declared) -> None:
+    lists = {
+        (name, each["value"])
+        for name, pod in any_lab.pretender.pods()
+        for each in pod["spec"]["containers"][0].get("env", ())
+        if each["name"] == "AIRFLOW__CORE__EXECUTOR"
+    }
+    assert {value for _, value in lists} == {",".join(any_lab.outputs["executors"])}
+    tasks = {"default.yaml", "small.yaml"} if "KubernetesExecutor" in any_lab.outputs["executors"] else set()
+    assert len(lists) > len(tasks) + 4 and tasks <= {name for name, _ in lists}
