@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
+from labs.lab import Lab
 from scenarios.celery import Celery
 from scenarios.observing import Observation
 from scenarios.sites import Sites
@@ -15,22 +16,34 @@ HOSTS = {"LocalExecutor": "scheduler", "CeleryExecutor": "default-1", "EdgeExecu
 
 
 @pytest.fixture(scope="session")
-def executed(celery: Celery, sites: Sites) -> Callable[[Observation], dict[str, str]]:
+def words(lab: Lab) -> dict[str, str]:
+    """Executor → what the lab's list has for it, in order: its alias, else its class name."""
+    return {spec.split(":")[-1].split(".")[-1]: spec.split(":")[0] for spec in lab.executors}
+
+
+@pytest.fixture(scope="session")
+def executed(celery: Celery, sites: Sites, words: dict[str, str]) -> Callable[[Observation], dict[str, str]]:
     """`executed(run)`: task → the executor that ran it, by the traces that each leaves on its own side.
 
-    A Celery worker writes what it took into its log, a site's jobs are in the edge executor's table; what has
-    neither, but the scheduler's name, was run by the LocalExecutor. Not one may have two of these.
+    A Celery worker writes what it took into its log, a site's jobs are in the edge executor's table, the Kubernetes API
+    tells of each task's pod; what has none of these, but the scheduler's name, was run by the LocalExecutor. Not one
+    may have two of them.
     """
 
     def executed(run: Observation) -> dict[str, str]:
         traces = [("CeleryExecutor", t.task_id, t.worker) for t in celery.taken(run.run)]
         traces += [("EdgeExecutor", job.task_id, job.worker) for job in sites.jobs(run.run)]
+        if run.history:
+            traces += [("KubernetesExecutor", life.task_id, life.name) for life in run.history.lives(run.run)]
         distributed = {task for _, task, _ in traces}
-        traces += [("LocalExecutor", ti.task_id, ti.hostname) for ti in run.instances if ti.task_id not in distributed]
+        if "LocalExecutor" in words:
+            local = [ti for ti in run.instances if ti.task_id not in distributed]
+            traces += [("LocalExecutor", ti.task_id, ti.hostname) for ti in local]
         found = {task: executor for executor, task, _ in traces}
         assert len(traces) == len(found) == len(run.instances), f"not one trace for each task: {sorted(traces)}"
         for executor, task, where in traces:
-            assert where == run.one(task).hostname == HOSTS[executor], f"{task} of {executor} has a trace at {where}"
+            place = HOSTS.get(executor, where)  # each pod has a name of its own
+            assert where == run.one(task).hostname == place, f"{task} of {executor} has a trace at {where}"
         return found
 
     return executed

@@ -6,19 +6,10 @@ Hint: the log of `report` says for each task which executor it got; a DAG has no
 import pytest
 
 pytestmark = [
-    pytest.mark.needs(executor="LocalExecutor", section="35.7"),
+    pytest.mark.needs(executor=("LocalExecutor", "KubernetesExecutor"), section="35.7"),
     pytest.mark.needs(executor="CeleryExecutor"),
     pytest.mark.needs(executor="EdgeExecutor"),
 ]
-
-GIVEN = {
-    "inherits": ("CeleryExecutor", "CeleryExecutor"),
-    "overrides": ("LocalExecutor", "LocalExecutor"),
-    "opts_out": (None, "LocalExecutor"),
-    "site.inherits": ("edge", "EdgeExecutor"),
-    "site.overrides": ("LocalExecutor", "LocalExecutor"),
-}
-"""Task → the executor that it has, and where that leads."""
 
 
 @pytest.fixture(scope="module")
@@ -27,12 +18,25 @@ def defaulted(run_dag):
     return run_dag()
 
 
-def test_the_nearest_value_wins(defaulted, executed, evidence):
+@pytest.fixture(scope="module")
+def given(words, executor):
+    """Task → the executor that it has, and where that leads."""
+    other = "LocalExecutor" if "LocalExecutor" in words else "KubernetesExecutor"
+    return {
+        "inherits": ("CeleryExecutor", "CeleryExecutor"),
+        "overrides": (other, other),
+        "opts_out": (None, executor),
+        "site.inherits": ("edge", "EdgeExecutor"),
+        "site.overrides": (other, other),
+    }
+
+
+def test_the_nearest_value_wins(defaulted, executed, given, evidence):
     """Group before DAG, the task before both: so Airflow recorded it, and so the executors' own traces say."""
     ran_on = executed(defaulted)
-    found = {task: (defaulted.one(task).executor, ran_on[task]) for task in GIVEN}
+    found = {task: (defaulted.one(task).executor, ran_on[task]) for task in given}
     evidence("tasks", [{"task": task, "executor": word, "ran on": where} for task, (word, where) in found.items()])
-    assert found == GIVEN
+    assert found == given
 
 
 def test_the_last_task_inherits_too(defaulted, executed, evidence):
@@ -42,13 +46,13 @@ def test_the_last_task_inherits_too(defaulted, executed, evidence):
     assert (ti.executor, executed(defaulted)["report"]) == ("CeleryExecutor", "CeleryExecutor")
 
 
-def test_the_report_says_what_would_move(defaulted, executor, evidence):
+def test_the_report_says_what_would_move(defaulted, executor, given, evidence):
     """Only what names no executor follows the list; all values are the same on every executor."""
     told = defaulted.xcom("report")
     evidence("told", told)
     assert told["default"] == executor
-    assert told["executors"] == {task: word for task, (word, _) in GIVEN.items()}
-    assert told["ran_on"] == {task: where for task, (_, where) in GIVEN.items()}
+    assert told["executors"] == {task: word for task, (word, _) in given.items()}
+    assert told["ran_on"] == {task: where for task, (_, where) in given.items()}
     assert told["follows"] == ["opts_out"]
-    assert told["stays"] == sorted(set(GIVEN) - {"opts_out"})
+    assert told["stays"] == sorted(set(given) - {"opts_out"})
     assert told["values"] == [sum(range(1_000))]

@@ -12,9 +12,10 @@ from components.airflow import check_coherence, read_by, settings_file, variable
 from components.dag_folder import section_folders
 from components.database import CONNECTIONS, RESERVED, check_connections, check_url
 from components.replicas import replica_names
+from components.task_pods import check_executors
 from labs.cache import IMAGES
 from labs.errors import UsageError
-from stacks.catalogue import LABS, SECTIONS, STACKS, VARIANTS, Lab, check_runnable, find_lab
+from stacks.catalogue import EDGE, LABS, SECTIONS, STACKS, VARIANTS, Lab, check_runnable, find_lab
 from stacks.configuration import configured
 from stacks.topology import connections
 
@@ -125,8 +126,33 @@ def test_a_misspelt_lab_is_answered_with_the_nearest(asked: str, nearest: str) -
 
 
 def test_a_lab_refuses_a_platform_that_it_does_not_run_on() -> None:
-    with pytest.raises(UsageError, match="does not run on the platform 'kubernetes': use process, docker"):
-        check_runnable(LABS["ha"], "kubernetes")
+    with pytest.raises(UsageError, match="does not run on the platform 'docker': use kubernetes"):
+        check_runnable(LABS["kubernetes"], "docker")
+
+
+def test_a_lab_may_differ_where_there_are_pods() -> None:
+    assert LABS["multi"].on("docker") == LABS["multi"] and not LABS["multi"].uses("KubernetesExecutor")
+    there = LABS["multi"].on("kubernetes")
+    assert there.executors == ("CeleryExecutor", "KubernetesExecutor", f"edge:{EDGE}")
+    # the default executor of the portable DAGs has queues there, and somebody serves each of them
+    assert {queue for group in there.workers.values() for queue in group.queues} >= {"heavy_compute", "io_bound"}
+    assert (there.sites, there.sections) == (LABS["multi"].sites, LABS["multi"].sections)
+
+
+def test_a_template_of_ones_own_has_the_list_that_tasks_are_parsed_with() -> None:
+    def template(*variables: dict[str, str]) -> str:
+        containers = [{"name": "base", "env": list(variables)}]
+        return yaml.safe_dump({"kind": "Pod", "spec": {"containers": containers}})
+
+    both = ("CeleryExecutor", "KubernetesExecutor")
+    other = {"name": "AIRFLOW__CORE__EXECUTOR", "value": "LocalExecutor"}
+    check_executors(template(), ("KubernetesExecutor",))
+    check_executors(template({**other, "value": ",".join(both)}), both)
+    for text, executors in ((template(), both), (template(other), both), (template(other), ("KubernetesExecutor",))):
+        with pytest.raises(
+            UsageError, match=r"the pod template gives tasks the executor list (none|LocalExecutor), but"
+        ):
+            check_executors(text, executors)
 
 
 def test_sections_are_found_by_their_number_alone(tmp_path: Path) -> None:
