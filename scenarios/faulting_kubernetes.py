@@ -14,7 +14,7 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +23,7 @@ import urllib3
 import yaml
 
 from labs import processes
+from labs.cluster import Refused
 from labs.daemon import daemon
 from labs.errors import LabError
 from labs.runs import TaskInstance
@@ -41,6 +42,34 @@ QUICKLY = 1
 
 NODE_LOST = 150
 """Seconds in which a node that is gone is seen to be: its lease is missed for 40, in newer releases for 50."""
+
+
+PATIENTLY = 60
+"""Seconds between SIGTERM and SIGKILL for what is evicted, as `kubectl drain --grace-period=60` gives them: a worker
+ends what it runs."""
+
+TOO_MANY = 429
+"""What the API answers where a budget forbids an eviction.
+https://kubernetes.io/docs/concepts/scheduling-eviction/api-eviction/"""
+
+
+@dataclass
+class Drain:
+    """How a node was drained.
+
+    Attributes:
+        refusals: each time that a budget kept a service's pod: the service, when, and the API's own words.
+        evicted: when each service's pod was let go, epoch seconds.
+    """
+
+    fault: Fault
+    refusals: list[tuple[str, float, str]] = field(default_factory=list)
+    evicted: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def last(self) -> float:
+        """Seconds from the beginning until the last pod was let go."""
+        return max(self.evicted.values()) - self.fault.at
 
 
 @dataclass(frozen=True)
@@ -189,6 +218,11 @@ class KubernetesServices:
                 if current is None or pod["metadata"]["uid"] != current["metadata"]["uid"]:
                     found.append(f"{pod['metadata']['uid']} pod {pod['metadata']['name']} of {service}")
         return found
+
+    def on(self, node: str) -> list[str]:
+        """The services whose pods are on a node."""
+        pods = {service: self._pod(service) or {} for service in self._workloads}
+        return [service for service, pod in pods.items() if pod.get("spec", {}).get("nodeName") == node]
 
     def host(self, service: str) -> str:
         pod = self._pod(service) or {}
@@ -417,13 +451,12 @@ class ClusterFaults(Faults):
         self._namespace, self._cluster = namespace, services
 
     @contextmanager
-    def pod_deleted(self, service: str) -> Iterator[Fault]:
-        """A service's pod that is deleted; the block runs when another one has taken its place and is healthy."""
-        with self._fault(f"pod of {service} deleted", service) as fault:
-            old = self._cluster.service_pod(service)
-            self._end(fault, old, self._delete)
+    def pod_deleted(self, *services: str) -> Iterator[Fault]:
+        """Services' pods that are deleted together; the block runs when others are in their places and healthy."""
+        with self._fault(f"pod of {', '.join(services)} deleted", *services) as fault:
+            self._end(fault, [self._cluster.service_pod(service) for service in services], self._delete)
             fault.since = time.time()
-            self._recovered(fault, service)
+            self._recovered(fault, *services)
             yield fault
 
     def task_pods_deleted(self, *instances: TaskInstance) -> AbstractContextManager[Fault]:
@@ -440,15 +473,15 @@ class ClusterFaults(Faults):
     @contextmanager
     def _task_pods(self, what: str, instances: Sequence[TaskInstance], end: Callable[[Pod], None]) -> Iterator[Fault]:
         with self._fault(f"pods of {', '.join(ti.label for ti in instances)} {what}") as fault:
-            for ti in instances:
-                self._end(fault, self._cluster.task_pod(ti), end)
+            self._end(fault, [self._cluster.task_pod(ti) for ti in instances], end)
             yield fault
 
-    def _end(self, fault: Fault, old: Incarnation, end: Callable[[Pod], None]) -> None:
-        (pod,) = old.parts
-        end(pod)
-        self._gone(fault, old)
-        fault.prove("landed", f"pod {pod.name} ({pod.uid}) is gone")
+    def _end(self, fault: Fault, olds: Sequence[Incarnation], end: Callable[[Pod], None]) -> None:
+        for old in olds:
+            end(old.parts[0])
+        for old in olds:
+            self._gone(fault, old)
+            fault.prove("landed", f"pod {old.parts[0].name} ({old.parts[0].uid}) is gone")
 
     def _delete(self, pod: Pod) -> None:
         self._namespace.beside(pod.namespace).delete("pods", pod.name, grace=QUICKLY)
@@ -462,6 +495,94 @@ class ClusterFaults(Faults):
         }
         space = self._namespace.beside(pod.namespace)
         space.api.request("POST", space.path("pods", f"{pod.name}/eviction"), body)
+
+    @contextmanager
+    def drained(self, node: str, away: str) -> Iterator[Drain]:
+        """A node that is drained as `kubectl drain` does it, at a moment when a service elsewhere is just away.
+
+        The node takes no new pods, and those of the lab's services on it are evicted: one that a budget protects is
+        asked for again and again. The block runs when all of them are gone from the node, and others are healthy in
+        their places. Afterwards the node takes pods again, and gets those back that it had.
+
+        Args:
+            away: a service that stands in for one on the node; its pod is deleted, and replaced by its Deployment.
+        """
+        moved = self._cluster.on(node)
+        with self._fault(f"node {node} drained", *moved, away) as fault:
+            olds = [self._cluster.service_pod(service) for service in moved]
+            budget, drain = self._budget(away), Drain(fault)
+            try:
+                self._take_pods(node, False)
+                self._end(fault, [self._cluster.service_pod(away)], self._delete)
+                self._wait_for_no_slack(budget)
+                with late_fails():
+                    self._evict_all(olds, drain)
+                    self._wait_for_empty(node, olds)
+                    fault.gone += olds
+                    fault.since = time.time()
+                    self._recovered(fault, *moved, away)
+                fault.prove("landed", f"{len(olds)} pods were evicted from {node}, the last after {drain.last:.0f} s")
+                yield drain
+            finally:
+                self._take_pods(node, True)
+                for service in set(moved) - set(self._cluster.on(node)):
+                    with contextlib.suppress(LabError):  # one that has no pod yet will get it there
+                        (part,) = self._cluster.service_pod(service).parts
+                        self._namespace.beside(part.namespace).delete("pods", part.name)
+                fault.since = time.time()
+                with late_fails():
+                    until(lambda: self._is_back(node, moved), what=f"{node} to have its pods back", timeout=NODE_LOST)
+                fault.prove("the node is back", f"it takes pods, and has {', '.join(sorted(moved))} again")
+
+    def _take_pods(self, node: str, willing: bool) -> None:
+        self._namespace.patch(f"/api/v1/nodes/{node}", {"spec": {"unschedulable": None if willing else True}})
+
+    def _budget(self, service: str) -> str:
+        """Where the budget of a service's role is, which has the same label as its pod."""
+        (part,) = self._cluster.service_pod(service).parts
+        space = self._namespace.beside(part.namespace)
+        component = self._namespace.api.request("GET", space.path("pods", part.name))["metadata"]["labels"]["component"]
+        path = f"/apis/policy/v1/namespaces/{space.name}/poddisruptionbudgets"
+        (budget,) = self._namespace.api.items(path, labelSelector=f"component={component}")
+        return f"{path}/{budget['metadata']['name']}"
+
+    def _wait_for_no_slack(self, budget: str) -> None:
+        """Wait until a budget lets no further pod go: it learns of a loss a little later."""
+
+        def used_up() -> tuple[bool | None, str]:
+            left = int(self._namespace.api.request("GET", budget)["status"]["disruptionsAllowed"])
+            return (None if left else True), f"it allows {left}"
+
+        until(used_up, what="the budget to be used up", timeout=20, interval=0.1)
+
+    def _evict_all(self, olds: Sequence[Incarnation], drain: Drain) -> None:
+        left = list(olds)
+
+        def evicted() -> tuple[bool | None, str]:
+            for old in list(left):
+                try:
+                    self._evict(old.parts[0], PATIENTLY)
+                except Refused as error:
+                    if error.status != TOO_MANY:
+                        raise
+                    drain.refusals.append((old.name, time.time(), error.said))
+                else:
+                    drain.evicted[old.name] = time.time()
+                    left.remove(old)
+            return (None if left else True), f"the budget keeps {', '.join(old.name for old in left)}"
+
+        until(evicted, what="the budgets to let all pods of the node go", timeout=120, interval=0.5)
+
+    def _wait_for_empty(self, node: str, olds: Sequence[Incarnation]) -> None:
+        def empty() -> tuple[bool | None, str]:
+            there = [each for old in olds for each in self._cluster.remains(old)]
+            return (None if there else True), "; ".join(there)
+
+        until(empty, what=f"the pods of {node} to end", timeout=PATIENTLY + 30, interval=0.5)
+
+    def _is_back(self, node: str, services: Sequence[str]) -> tuple[bool | None, str]:
+        elsewhere = sorted(set(services) - set(self._cluster.on(node)))
+        return (None if elsewhere else True), f"{', '.join(elsewhere)} elsewhere"
 
     @contextmanager
     def quota(self, hard: Mapping[str, str]) -> Iterator[Callable[[Mapping[str, str]], None]]:

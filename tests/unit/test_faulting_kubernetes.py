@@ -7,11 +7,12 @@ from typing import Any
 import psutil
 import pytest
 
+from labs.cluster import Refused
 from labs.errors import LabError
 from labs.runs import TaskInstance
 from scenarios.cutting import packets
-from scenarios.faulting import Incarnation
-from scenarios.faulting_kubernetes import KubernetesServices, Pod, as_pod
+from scenarios.faulting import Fault, Incarnation
+from scenarios.faulting_kubernetes import ClusterFaults, Drain, KubernetesServices, Pod, as_pod
 
 SERVICES = {
     "scheduler": [
@@ -151,3 +152,43 @@ def test_a_rule_of_a_node_is_told_from_others_by_its_mark() -> None:
     assert packets(listed, "lab-1") == 12
     with pytest.raises(LabError, match="the rule lab-3 is gone"):
         packets(listed, "lab-3")
+
+
+def test_services_are_found_by_the_node_of_their_pods() -> None:
+    there, elsewhere = pod("airflow-scheduler-1", "u1"), pod("airflow-postgresql-0", "u2")
+    there["spec"]["nodeName"], elsewhere["spec"]["nodeName"] = "worker2", "worker"
+    found, _ = services(there, elsewhere)
+    assert (found.on("worker2"), found.on("worker"), found.on("gone")) == (["scheduler"], ["metadata-database"], [])
+
+
+class Budgeted(Namespace):
+    """A namespace in which evictions are answered with these statuses, the last of them again and again."""
+
+    def __init__(self, *statuses: int) -> None:
+        super().__init__()
+        self.statuses = list(statuses)
+
+    def request(self, method: str, path: str, *body: Any, **_: Any) -> Any:
+        self.done.append((method, path, body[0]["deleteOptions"]["gracePeriodSeconds"]))
+        status = self.statuses.pop(0) if len(self.statuses) > 1 else self.statuses[0]
+        if status != 201:
+            raise Refused(status, "Cannot evict pod as it would violate the pod's disruption budget.")
+        return {}
+
+
+def evicting(*statuses: int) -> tuple[Drain, list[Any]]:
+    namespace = Budgeted(*statuses)
+    faults = ClusterFaults(namespace, KubernetesServices(namespace, {}), None, None)  # type: ignore[arg-type]
+    drain, old = Drain(Fault("drained", at=1.0)), Incarnation("api-server-2", "u/0", (Pod("p", "airflow-t", "u", 0),))
+    faults._evict_all([old], drain)
+    return drain, namespace.done
+
+
+def test_an_eviction_that_a_budget_forbids_is_asked_for_again() -> None:
+    drain, asked = evicting(429, 201)
+    assert asked == [("POST", "pods/p/eviction", 60)] * 2
+    ((service, at, said),) = drain.refusals
+    assert service == "api-server-2" and "disruption budget" in said
+    assert drain.evicted["api-server-2"] > at and drain.last > 0
+    with pytest.raises(Refused):
+        evicting(403)
