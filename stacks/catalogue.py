@@ -224,7 +224,8 @@ LABS: Mapping[str, Lab] = {
                 # a scheduler's pod is no place for tasks where each may have a pod of its own
                 "kubernetes": {
                     "executors": ("CeleryExecutor", "KubernetesExecutor", f"edge:{EDGE}"),
-                    "workers": {"default": Workers(("default", "heavy_compute", "io_bound"), concurrency=2)},
+                    "sections": (*PORTABLE, "35.7", "35.10"),
+                    "workers": {"default": Workers(("default", "heavy_compute", "io_bound", "zone_a"), concurrency=2)},
                     "options": {**QUICK, **CELERY, **PODS},
                 }
             },
@@ -238,7 +239,7 @@ LABS: Mapping[str, Lab] = {
             needs=("a Redis server: from the PATH, or a wheel for Python up to 3.12",),
             workers={
                 "zone-a": Workers(("default", "heavy_compute", "io_bound", "zone_a"), concurrency=2, zone="a"),
-                "zone-b": Workers(("default", "heavy_compute", "io_bound", "zone_b"), concurrency=2, zone="b"),
+                "zone-b": Workers(("default", "heavy_compute", "io_bound", "zone_b", "gpu"), concurrency=2, zone="b"),
             },
             replicas=dict.fromkeys(ROLES, 2),
             pooled=True,

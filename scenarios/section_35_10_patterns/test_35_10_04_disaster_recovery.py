@@ -15,7 +15,7 @@ from labs.waiting import until
 from scenarios.dispatching import adopted_tasks
 from scenarios.faulting import late_fails
 
-pytestmark = pytest.mark.needs(executor="CeleryExecutor", section="35.10", replicas="scheduler")
+pytestmark = pytest.mark.needs(executor="CeleryExecutor", section="35.10")
 
 DAG = "35_10_04_disaster_recovery"
 UNITS = list(range(1, 9))
@@ -49,6 +49,7 @@ def test_the_drill_measures_what_happened(recovered, airflow, evidence):
     assert pause >= away > 0, f"the drill measured {pause:.1f} s, between the tries were {away:.1f} s"
 
 
+@pytest.mark.needs(replicas="worker")
 def test_the_standby_does_the_work_of_a_failed_primary(recovered, evidence):
     """The primary failed for good in its zone, the standby ran after that in the other one, and the run goes on."""
     primary, standby, published = (recovered.one(task) for task in ("primary", "standby", "published"))
@@ -63,6 +64,21 @@ def test_the_standby_does_the_work_of_a_failed_primary(recovered, evidence):
     assert recovered.xcom("published") == {"done_by": "standby", "worker": "zone-b-1"}
 
 
+@pytest.mark.needs(executor="KubernetesExecutor")
+def test_the_standby_is_a_pod_of_another_executor(recovered, celery, evidence):
+    """The Kubernetes half: a worker took the primary, which failed for good; after that a pod did the work."""
+    (life,) = recovered.history.lives(recovered.run)
+    primary, standby, published = (recovered.one(task) for task in ("primary", "standby", "published"))
+    workers = {taken.task_id for taken in celery.taken(recovered.run)}
+    evidence("pod", life.row())
+    evidence("workers took", sorted(workers))
+    assert (life.task_id, life.name) == ("standby", standby.hostname)
+    assert "primary" in workers and "standby" not in workers
+    assert (primary.state, standby.state, standby.executor) == ("failed", "success", "KubernetesExecutor")
+    assert standby.started > primary.ended
+    assert (published.state, recovered.xcom("published")["done_by"]) == ("success", "standby")
+
+
 def test_a_healthy_primary_leaves_the_standby_alone(run_dag, evidence):
     """The other way round: nothing fails, the standby is skipped, and the primary's result is published."""
     run = run_dag({"primary_fails": False, "crash_after": 0, "seconds": 0})
@@ -72,6 +88,7 @@ def test_a_healthy_primary_leaves_the_standby_alone(run_dag, evidence):
     assert run.one("process").try_number == 1
 
 
+@pytest.mark.needs(replicas="scheduler")
 def test_all_schedulers_and_workers_lost_at_once(
     lab, airflow, faults, start_probe, service_log, timeline, replicas, evidence
 ):

@@ -114,6 +114,8 @@ def _queue_map(lab: Lab) -> Iterator[None]:
 
 
 EDITS: Mapping[str, tuple[str, str]] = {
+    # nothing keeps long tasks from holding all slots
+    "35_10_02_mixed_workloads": ('@task(**place("long"), max_active_tis_per_dagrun=1)', '@task(**place("long"))'),
     # a try does not look at what is noted
     "35_10_04_disaster_recovery": ("done = len(checkpoint.notes())", "done = 0"),
     # the stations no longer wait for each other
@@ -533,9 +535,12 @@ _HA = (
         _all(partial(_script, "zone-b-1", "--queues default,", "--queues "), _leans_on_the_first_api_server),
     ),
     Mutation(
-        "a-task-begins-anew",
-        {"test_35_10_04": r"units by the try that did them: \[\(1, 2\), \(2, 2\)"},
-        _edits("35_10_04_disaster_recovery"),
+        "a-task-begins-anew-and-long-ones-together",
+        {
+            "test_35_10_02": r"two long tasks ran at once",
+            "test_35_10_04": r"units by the try that did them: \[\(1, 2\), \(2, 2\)",
+        },
+        _edits("35_10_02_mixed_workloads", "35_10_04_disaster_recovery"),
     ),
 )
 

@@ -136,7 +136,7 @@ def test_a_lab_may_differ_where_there_are_pods() -> None:
     assert there.executors == ("CeleryExecutor", "KubernetesExecutor", f"edge:{EDGE}")
     # the default executor of the portable DAGs has queues there, and somebody serves each of them
     assert {queue for group in there.workers.values() for queue in group.queues} >= {"heavy_compute", "io_bound"}
-    assert (there.sites, there.sections) == (LABS["multi"].sites, LABS["multi"].sections)
+    assert there.sites == LABS["multi"].sites and set(there.sections) > set(LABS["multi"].sections)
 
 
 def test_a_template_of_ones_own_has_the_list_that_tasks_are_parsed_with() -> None:

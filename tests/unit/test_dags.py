@@ -75,7 +75,6 @@ CURRICULUM = {
 """File name → tags, in the curriculum's order."""
 
 TO_COME = {
-    "35_10_02_mixed_workloads.py": "the kubernetes lab",
     "35_10_03_multi_environment.py": "the kubernetes lab",
     "35_10_05_production_checklist.py": "metrics, alerts and backups",
 }
