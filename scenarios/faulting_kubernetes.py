@@ -514,8 +514,8 @@ class ClusterFaults(Faults):
             try:
                 self._take_pods(node, False)
                 self._end(fault, [self._cluster.service_pod(away)], self._delete)
-                self._wait_for_no_slack(budget)
                 with late_fails():
+                    self._wait_for_no_slack(budget)
                     self._evict_all(olds, drain)
                     self._wait_for_empty(node, olds)
                     fault.gone += olds

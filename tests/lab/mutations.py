@@ -21,6 +21,7 @@ import psutil
 from labs import processes
 from labs.lab import Lab
 from labs.paths import run_directory
+from labs.waiting import until
 from stacks.catalogue import EDGE
 
 
@@ -225,19 +226,31 @@ def _copy_instead(link: Path) -> Iterator[None]:
 
 @contextmanager
 def _edited_in_pods(dag_ids: tuple[str, ...], lab: Lab) -> Iterator[None]:
-    """DAGs with one passage replaced in the ConfigMap from which a namespace's pods have their section."""
+    """DAGs with one passage replaced in the ConfigMaps from which the pods of each namespace have their section."""
     from components.dag_folder import section_folders
     from scenarios.changing import parsed
+    from scenarios.faulting_kubernetes import KubernetesServices
     from scenarios.pods import Namespace, slug
 
     airflow, namespace = _airflow(lab), Namespace(lab.outputs)
+    services = KubernetesServices(namespace, lab.outputs["services"])
+    sites = {each["name"]: each["namespace"] for each in lab.outputs["services"].get("edge-worker", ())}
     folders = section_folders(lab.outputs["sections"])
     files = {dag_id: next(file for folder in folders for file in folder.glob(f"{dag_id}.py")) for dag_id in dag_ids}
 
     def put(dag_id: str, text: str) -> None:
-        path = namespace.path("configmaps", f"airflow-dags-{slug(files[dag_id].parent.name)}")
-        namespace.patch(path, {"data": {f"{dag_id}.py": text}})
+        section = files[dag_id].parent.name
+        for space in (namespace, *map(namespace.beside, sites.values())):
+            path = space.path("configmaps", f"airflow-dags-{slug(section)}")
+            space.patch(path, {"data": {f"{dag_id}.py": text}})
         parsed(airflow, dag_id, text)
+        for site in sites:  # each has files of its own, which its kubelet brings up to date in its own time
+
+            def there(site: str = site) -> tuple[bool | None, str]:
+                seen = services.run(site, ["cat", f"/lab/dags/{section}/{dag_id}.py"]).stdout
+                return (True if seen == text else None), f"{len(seen)} bytes"
+
+            until(there, what=f"{site} to see the changed {dag_id}", timeout=120, interval=2)
 
     with ExitStack() as undo:
         for dag_id, file in files.items():
@@ -577,6 +590,67 @@ _KUBERNETES = (
     ),
 )
 
+
+@contextmanager
+def _budgets(least: int, lab: Lab) -> Iterator[None]:
+    """Budgets that leave another number than one."""
+    from scenarios.pods import Namespace
+
+    namespace = Namespace(lab.outputs)
+    path = f"/apis/policy/v1/namespaces/{namespace.name}/poddisruptionbudgets"
+    names = [each["metadata"]["name"] for each in namespace.api.items(path)]
+    try:
+        for name in names:
+            namespace.patch(f"{path}/{name}", {"spec": {"minAvailable": least}})
+        yield
+    finally:
+        for name in names:
+            namespace.patch(f"{path}/{name}", {"spec": {"minAvailable": 1}})
+
+
+_HA_IN_PODS = (
+    Mutation(
+        "budgets-leave-nothing",
+        {
+            "test_35_10_01": r"the budget of [a-z-]+ is ",
+            "test_node_drained": r"waited 20 s for the budget to be used up",
+        },
+        partial(_budgets, 0),
+    ),
+    Mutation(
+        "budgets-are-never-met",
+        {"test_node_drained": r"waited 120 s for the budgets to let all pods of the node go"},
+        partial(_budgets, 2),
+    ),
+    Mutation(
+        "long-tasks-run-together",
+        {"test_35_10_02": r"two long tasks ran at once"},
+        partial(_edited_in_pods, ("35_10_02_mixed_workloads",)),
+    ),
+)
+
+_MULTI_IN_PODS = (
+    Mutation(
+        "tasks-choose-other-executors-than-pods",
+        {
+            "test_35_07_01": r"Airflow recorded None for on_CeleryExecutor",
+            "test_35_07_02": r"EdgeExecutor_by_alias",
+            "test_35_07_03": r"quick_1",
+            "test_35_07_04": r"inherits",
+            "test_35_07_05": r"sensor_1",
+        },
+        partial(_edited_in_pods, tuple(dag_id for dag_id in EDITS if dag_id.startswith("35_07"))),
+    ),
+)
+
+_EDGE_IN_PODS = (
+    Mutation(
+        "what-is-sent-twice-is-kept-twice-in-a-pod",
+        {"test_35_06_03": r"what was sent twice was not kept once"},
+        partial(_edited_in_pods, ("35_06_03_edge_tasks",)),
+    ),
+)
+
 MUTATIONS: Mapping[str, tuple[Mutation, ...]] = {
     "local": _LOCAL,
     "celery": (*_CELERY, *_DEBUGGING),
@@ -584,5 +658,8 @@ MUTATIONS: Mapping[str, tuple[Mutation, ...]] = {
     "multi": _MULTI,
     "ha": _HA,
     "kubernetes": _KUBERNETES,
+    "edge-kubernetes": _EDGE_IN_PODS,
+    "multi-kubernetes": _MULTI_IN_PODS,
+    "ha-kubernetes": _HA_IN_PODS,
 }
-"""By lab."""
+"""By lab, as `up` takes its name."""
