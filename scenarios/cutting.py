@@ -116,7 +116,8 @@ def packets(listed: str, mark: str) -> int:
 
 
 def _in_node(node: str, script: str) -> str:
-    done = subprocess.run(["docker", "exec", node, "sh", "-c", script], capture_output=True, text=True, check=False)
+    command = ["docker", "exec", "--privileged", node, "sh", "-c", script]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode != 0:
         said = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
         raise LabError(f"the node {node} cannot cut a line ({said}); only nodes that are containers here can")

@@ -12,8 +12,10 @@ import pytest
 from airflow_client.client import VariableApi
 
 from labs.airflow import AirflowError
+from labs.daemon import daemon
 from labs.paths import run_directory
 from labs.processes import number
+from scenarios.cutting import CONNECT
 from scenarios.machine import connections
 from scenarios.observing import Observation
 from scenarios.sites import own_users
@@ -22,6 +24,15 @@ pytestmark = pytest.mark.needs(executor="EdgeExecutor")
 
 DAG = "35_06_05_task_isolation"
 NOTE = "35_06_05_note"
+
+
+def own_network(namespace):
+    """Whether the nodes have the network of this project's node image, which knows nothing of policies."""
+    from components.clusters.kind import POD_NETWORK  # pulumi takes a while to import
+
+    with daemon() as client:
+        there = [each for each in client.containers.list(ignore_removed=True) if each.name in namespace.nodes()]
+        return any(each.exec_run(["test", "-x", POD_NETWORK])[0] == 0 for each in there)
 
 
 def remote_addresses(found):
@@ -129,6 +140,21 @@ def test_the_database_refuses_a_site(sites, lab, services, evidence):
     assert "no password supplied" in answers["no password"]
     assert "password authentication failed" in answers["a wrong one"]
     assert answers["right"] == "accepted", "the attempts show nothing: even the right password is refused"
+
+
+@pytest.mark.needs(platform="kubernetes")
+def test_the_network_lets_a_site_reach_the_api_server_alone(services, namespace, evidence):
+    """By address, as names are not needed for it: its NetworkPolicy lets the one through and not the other."""
+    targets = {"api-server": "8080", "metadata-database": "5432"}
+    reached = {
+        name: services.run("site-a", ["python", "-c", CONNECT, services.host(name), port]).returncode == 0
+        for name, port in targets.items()
+    }
+    evidence("reached from the site", reached)
+    assert reached["api-server"], "the site does not reach the API server either: this shows nothing"
+    if own_network(namespace):
+        pytest.skip("needs a network that keeps NetworkPolicies; that of this project's node image keeps none")
+    assert not reached["metadata-database"]
 
 
 def test_what_tasks_share_goes_through_the_api(isolated, told, airflow, evidence):
