@@ -260,9 +260,10 @@ class Lab:
             lab_directory(self.name).parent.rmdir()
 
     @contextlib.contextmanager
-    def reconfigured(self, options: Mapping[str, str]) -> Iterator[Lab]:
-        """The lab with other Airflow options, by `up`, and back again."""
-        config = {**self.stack.config, _key("options"): json.dumps({**self.options, **options})}
+    def reconfigured(self, options: Mapping[str, str], **shape: Any) -> Iterator[Lab]:
+        """The lab with other Airflow options, or of another shape, by `up`, and back again."""
+        changed = {key: json.dumps(value) for key, value in (("options", {**self.options, **options}), *shape.items())}
+        config = {**self.stack.config, **{_key(key): value for key, value in changed.items()}}
         try:
             yield replace(self, stack=replace(self.stack, config=config)).up()
         finally:

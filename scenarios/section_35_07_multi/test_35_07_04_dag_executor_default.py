@@ -56,3 +56,17 @@ def test_the_report_says_what_would_move(defaulted, executor, given, evidence):
     assert told["follows"] == ["opts_out"]
     assert told["stays"] == sorted(set(given) - {"opts_out"})
     assert told["values"] == [sum(range(1_000))]
+
+
+@pytest.mark.long
+def test_another_order_moves_only_what_follows_the_list(lab, run_dag, executed, given, words, evidence):
+    """Migration: with the second executor first and no DAG touched, the task that names none moves, and no other."""
+    first, second, *rest = lab.executors
+    with lab.reconfigured({}, executors=[second, first, *rest]):
+        moved = run_dag()
+        ran_on = executed(moved)
+    found = {task: (moved.one(task).executor, ran_on[task]) for task in given}
+    evidence("order of the list", {"before": lab.executors, "now": [second, first, *rest]})
+    evidence("tasks", [{"task": task, "word": word, "ran on": where} for task, (word, where) in found.items()])
+    assert found == {**given, "opts_out": (None, list(words)[1])}
+    assert given["opts_out"] != found["opts_out"]

@@ -623,6 +623,11 @@ _HA_IN_PODS = (
         partial(_budgets, 2),
     ),
     Mutation(
+        "a-lost-zone-is-not-noticed",
+        {"test_zone_stopped": r"waited 200 s for run .* of probe_again"},
+        _options({"scheduler.task_instance_heartbeat_timeout": "3600"}),
+    ),
+    Mutation(
         "long-tasks-run-together",
         {"test_35_10_02": r"two long tasks ran at once"},
         partial(_edited_in_pods, ("35_10_02_mixed_workloads",)),
