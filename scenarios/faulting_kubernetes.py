@@ -531,7 +531,8 @@ class ClusterFaults(Faults):
                         self._namespace.beside(part.namespace).delete("pods", part.name)
                 fault.since = time.time()
                 with late_fails():
-                    until(lambda: self._is_back(node, moved), what=f"{node} to have its pods back", timeout=NODE_LOST)
+                    back = f"{node} to have its pods back"
+                    until(lambda: self._is_back(node, moved), what=back, timeout=NODE_LOST, interval=1)
                 fault.prove("the node is back", f"it takes pods, and has {', '.join(sorted(moved))} again")
 
     def _take_pods(self, node: str, willing: bool) -> None:
