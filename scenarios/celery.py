@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
 
 import psutil
 
+from components.platforms.process.inspection import memory
+from labs.errors import LabError
 from labs.runs import Run
 from labs.service_logs import service_logs
 from labs.waiting import until
@@ -30,6 +33,23 @@ query = text("select task_id, status, result is null from celery_taskmeta where 
 with engine.connect() as connection:
     rows = connection.execute(query.bindparams(bindparam("ids", expanding=True)), {"ids": sys.argv[1:]})
     print(json.dumps([list(row) for row in rows]))
+"""
+
+CONTROL = """
+import json, sys
+from airflow.providers.celery.executors.celery_executor_utils import app
+worker, command, arguments = sys.argv[1:]
+(reply,) = app.control.broadcast(
+    command, json.loads(arguments), pattern=f"{worker}@*", matcher="glob", limit=1, reply=True, timeout=10
+)
+print(json.dumps(*reply.values()))
+"""
+
+PING = """
+import json, os, sys
+from celery import Celery
+replies = Celery(broker=os.environ["AIRFLOW__CELERY__BROKER_URL"]).control.ping(timeout=2, limit=int(sys.argv[1]))
+print(json.dumps([name.partition("@")[0] for reply in replies for name in reply]))
 """
 
 
@@ -78,6 +98,19 @@ class Celery:
         """Worker → the queues that it was started for."""
         return {worker["name"]: worker["queues"] for worker in self._services["worker"]}
 
+    def unwell(self) -> str:
+        """The workers that do not answer a ping over the broker now, in words; "" for none."""
+        names = list(self.queues())
+        try:
+            ended = self._platform.run(names[0], ["python", "-c", PING, str(len(names))])
+        except LabError as error:  # its pod has just gone
+            return f"no ping reaches the workers: {error}"
+        if ended.returncode != 0:
+            said = ended.stderr.strip().splitlines() or [f"exit code {ended.returncode}"]
+            return f"no ping reaches the workers: {said[-1]}"
+        silent = sorted(set(names) - set(json.loads(ended.stdout)))
+        return f"no answer over the broker from {', '.join(silent)}" if silent else ""
+
     def taken(self, run: Run) -> list[Taken]:
         """What each worker took of a run, from its own log, each worker's in the order in which it took them."""
         return [
@@ -102,6 +135,55 @@ class Celery:
             with connection.makefile("rb") as answers:
                 assert answers.readline() == b"+OK\r\n", "the broker refused the login of the lab's own workers"
                 return [int(answers.readline().removeprefix(b":")) for _ in commands]
+
+    def control(self, worker: str, command: str, **arguments: Any) -> Any:
+        """What a worker answers to a command of Celery's remote control.
+
+        Source: https://docs.celeryq.dev/en/stable/userguide/workers.html#remote-control
+        """
+        return json.loads(self.python("-c", CONTROL, worker, command, json.dumps(arguments)))
+
+    def pool(self, worker: str) -> int:
+        """How many processes a worker has for tasks; beside them it has one that is called as the worker was."""
+        found = 0
+        for child in self.worker(worker).children():
+            with suppress(psutil.NoSuchProcess):  # one that has just ended
+                found += "celery worker" not in " ".join(child.cmdline())
+        return found
+
+    def memory(self, worker: str) -> int:
+        """Bytes of all processes of a worker and of its tasks, shared pages counted once."""
+        main = self.worker(worker)
+        return memory([main, *main.children(recursive=True)])
+
+    @contextmanager
+    def larger_pool(self, worker: str, by: int) -> Iterator[None]:
+        """A worker with so many processes more."""
+
+        def resize(command: str, wanted: int) -> None:
+            told = self.control(worker, command, n=by)
+
+            def probe() -> tuple[bool | None, str]:
+                now = self.pool(worker)
+                return (True if now == wanted else None), f"it has {now}; {told}"
+
+            until(probe, what=f"{worker} to have {wanted} processes", timeout=30)
+
+        before = self.pool(worker)
+        resize("pool_grow", before + by)
+        try:
+            yield
+        finally:
+            resize("pool_shrink", before)
+
+    @contextmanager
+    def serving(self, worker: str, queue: str) -> Iterator[None]:
+        """A worker that takes from one more queue."""
+        self.control(worker, "add_consumer", queue=queue)
+        try:
+            yield
+        finally:
+            self.control(worker, "cancel_consumer", queue=queue)
 
     def results(self, messages: Iterable[str]) -> dict[str, Result]:
         """The rows that the result backend has for these messages, by message."""

@@ -325,6 +325,10 @@ class KubernetesServices:
     def small_disk(self, folder: Path) -> AbstractContextManager[Callable[[], str]]:
         raise LabError(f"{folder} cannot be put on a disk of its own: what this machine mounts no pod sees")
 
+    def cannot_cut_off(self) -> str:
+        seen = any(_members(self._pod(service) or {}) for service in self._workloads)
+        return "" if seen else "needs nodes that are containers of this machine, as those of kind are"
+
     @contextmanager
     def cut_off(self, service: str) -> Iterator[Callable[[], str]]:
         pod = self._pod(service)

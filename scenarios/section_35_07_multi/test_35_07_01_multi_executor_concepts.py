@@ -14,6 +14,9 @@ pytestmark = [
     pytest.mark.needs(executor="EdgeExecutor"),
 ]
 
+AIRFLOW = ("api-server", "scheduler", "dag-processor", "triggerer", "worker", "edge-worker")
+"""Services that are started with an executor list."""
+
 
 @pytest.fixture(scope="module")
 def toured(run_dag):
@@ -31,16 +34,14 @@ def variables(life):
     return {each["name"]: each.get("value") for each in life.spec()["env"]}
 
 
-def test_the_list_is_the_same_everywhere(lab, services, celery, sites, toured, words, evidence):
+def test_the_list_is_the_same_everywhere(lab, services, toured, words, evidence):
     """Every component and pod was started with the same list; the tasks read it in the same order."""
     environments = {
-        "scheduler": psutil.Process(int(services.incarnation("scheduler").id)).environ(),
-        "api-server": psutil.Process(int(services.incarnation("api-server").id)).environ(),
-        "dag-processor": psutil.Process(int(services.incarnation("dag-processor").id)).environ(),
-        "default-1": celery.worker("default-1").environ(),
-        "site-a": sites.worker("site-a").environ(),
-        **{f"pod of {life.task_id}": variables(life) for life in lives(toured)},
+        replica["name"]: psutil.Process(int(services.incarnation(replica["name"]).id)).environ()
+        for role in AIRFLOW
+        for replica in lab.outputs["services"][role]
     }
+    environments |= {f"pod of {life.task_id}": variables(life) for life in lives(toured)}
     lists = {name: environment["AIRFLOW__CORE__EXECUTOR"] for name, environment in environments.items()}
     evidence("[core] executor", lists)
     assert set(lists.values()) == {",".join(lab.executors)}

@@ -11,19 +11,20 @@ pytestmark = [
     pytest.mark.needs(executor="EdgeExecutor"),
 ]
 
-EDGE = {
+ALIASED = {
+    "CeleryExecutor_by_alias": ("celery", "CeleryExecutor"),
     "EdgeExecutor_by_alias": ("edge", "EdgeExecutor"),
     "EdgeExecutor_by_path": ("airflow.providers.edge3.executors.EdgeExecutor", "EdgeExecutor"),
     "EdgeExecutor_by_class": ("EdgeExecutor", "EdgeExecutor"),
 }
-"""Task → the word that it uses for its executor, and where that leads."""
+"""Task → the word that it uses for its executor, and where that leads, beside the classes that Airflow knows."""
 
 
 @pytest.fixture(scope="module")
 def leads(words, executor):
-    """The same of every task: those that name no executor, a class that Airflow knows, or the edge executor."""
+    """The same of every task: those that name no executor, a class that Airflow knows, or one of these."""
     own = {f"{name}_by_class": (name, name) for name in words if name != "EdgeExecutor"}
-    return {"by_default": (None, executor), **own, **EDGE}
+    return {"by_default": (None, executor), **own, **ALIASED}
 
 
 @pytest.fixture(scope="module")

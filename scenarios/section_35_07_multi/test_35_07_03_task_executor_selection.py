@@ -49,7 +49,7 @@ def chosen(words, executor):
     apart = pod if "KubernetesExecutor" in words else ("edge", "EdgeExecutor")
     return {
         **dict.fromkeys(("plan", "collect"), (None, executor)),
-        **dict.fromkeys(("quick_1", "quick_2", "quick_3"), ("CeleryExecutor", "CeleryExecutor")),
+        **dict.fromkeys(("quick_1", "quick_2", "quick_3"), ("celery", "CeleryExecutor")),
         **dict.fromkeys(("heavy", "isolated"), apart),
     }
 

@@ -23,7 +23,7 @@ def given(words, executor):
     """Task → the executor that it has, and where that leads."""
     other = "LocalExecutor" if "LocalExecutor" in words else "KubernetesExecutor"
     return {
-        "inherits": ("CeleryExecutor", "CeleryExecutor"),
+        "inherits": ("celery", "CeleryExecutor"),
         "overrides": (other, other),
         "opts_out": (None, executor),
         "site.inherits": ("edge", "EdgeExecutor"),
@@ -43,7 +43,7 @@ def test_the_last_task_inherits_too(defaulted, executed, evidence):
     """`report` says nothing of executors, so it has that of the DAG, and not the first of the list."""
     ti = defaulted.one("report")
     evidence("report", {"executor": ti.executor, "hostname": ti.hostname})
-    assert (ti.executor, executed(defaulted)["report"]) == ("CeleryExecutor", "CeleryExecutor")
+    assert (ti.executor, executed(defaulted)["report"]) == ("celery", "CeleryExecutor")
 
 
 def test_the_report_says_what_would_move(defaulted, executor, given, evidence):

@@ -27,7 +27,7 @@ def used(run_dag):
 @pytest.fixture(scope="module")
 def expected(words, executor):
     """Task → the word that it uses for its executor, and where that leads."""
-    celery, pod = ("CeleryExecutor", "CeleryExecutor"), ("KubernetesExecutor", "KubernetesExecutor")
+    celery, pod = ("celery", "CeleryExecutor"), ("KubernetesExecutor", "KubernetesExecutor")
     large = pod if "KubernetesExecutor" in words else celery
     local = ("LocalExecutor", "LocalExecutor") if "LocalExecutor" in words else (None, executor)
     return {

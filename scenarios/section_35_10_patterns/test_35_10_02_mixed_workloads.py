@@ -9,7 +9,10 @@ from labs.comparison import RESULT
 from scenarios.judge import sequential
 from scenarios.pods import GPU
 
-pytestmark = pytest.mark.needs(executor="CeleryExecutor", section="35.10")
+pytestmark = [
+    pytest.mark.needs(section="35.10"),
+    pytest.mark.needs(default_executor="CeleryExecutor", because="the LocalExecutor runs tasks of every queue itself"),
+]
 
 QUEUES = {"quick": "default", "io": "io_bound", "memory": "heavy_compute", "long": "heavy_compute", "gpu": "gpu"}
 

@@ -93,11 +93,83 @@ def _serves(site: str, queue: str, lab: Lab) -> Iterator[None]:
         sites.remove_queue(site, queue)
 
 
+@contextmanager
+def _publishes(lab: Lab) -> Iterator[None]:
+    """A container of the lab that publishes a port of its own."""
+    from labs.daemon import OWNER, daemon
+
+    with daemon() as client:
+        scheduler = client.containers.get(f"airflow-lab-{lab.name}-scheduler")
+        made = client.containers.run(
+            scheduler.image,
+            ["sleep", "600"],
+            entrypoint=[],
+            detach=True,
+            init=True,
+            labels={OWNER: str(run_directory(lab.name))},
+            ports={"8081/tcp": ("127.0.0.1", None)},
+        )
+        try:
+            yield
+        finally:
+            made.remove(force=True)
+
+
+@contextmanager
+def _cut_again(service: str, lab: Lab) -> Iterator[None]:
+    """A container that is taken off its network once more, when whoever took it off has put it back."""
+    from docker.errors import NotFound
+
+    from labs.daemon import daemon
+
+    over, name = threading.Event(), f"airflow-lab-{lab.name}"
+
+    def watch() -> None:
+        with daemon() as client:
+            network, was_off = client.networks.get(name), False
+            while not over.wait(0.2):
+                with suppress(NotFound):  # it is being made anew
+                    container = client.containers.get(f"{name}-{service}")
+                    on = name in container.attrs["NetworkSettings"]["Networks"]
+                    if on and was_off:
+                        network.disconnect(container)
+                        return
+                    was_off = not on
+
+    watching = threading.Thread(target=watch)
+    watching.start()
+    try:
+        yield
+    finally:
+        over.set()
+        watching.join()
+
+
+@contextmanager
+def _on_the_network(service: str, lab: Lab) -> Iterator[None]:
+    """A container of the lab on the network of those that reach each other."""
+    from labs.daemon import daemon
+
+    with daemon() as client:
+        network = client.networks.get(f"airflow-lab-{lab.name}")
+        network.connect(f"airflow-lab-{lab.name}-{service}")
+        try:
+            yield
+        finally:
+            network.disconnect(f"airflow-lab-{lab.name}-{service}")
+
+
 def _leans_on_the_first_api_server(lab: Lab) -> AbstractContextManager[object]:
     """The second zone reports to the API server that the first one knows."""
     address = lab.outputs["services"]["api-server"][0]["endpoints"]["http"]
     url = f"http://{address}/execution/"
     return _environment("zone-b-1", {"AIRFLOW__CORE__EXECUTION_API_SERVER_URL": url})(lab)
+
+
+def _past_the_pool(lab: Lab) -> AbstractContextManager[object]:
+    """A scheduler that is given the database's own address."""
+    (address,) = lab.outputs["services"]["metadata-database"][0]["endpoints"].values()
+    return _script("scheduler-2", r"^(export AIRFLOW__DATABASE__SQL_ALCHEMY_CONN=[^@]+@)[^/]+", rf"\g<1>{address}", lab)
 
 
 @contextmanager
@@ -141,6 +213,8 @@ EDITS: Mapping[str, tuple[str, str]] = {
     "35_06_03_edge_tasks": ('self.kept[message["key"]]', "self.kept[self.messages]"),
     # what should have expired has not
     "35_03_04_result_backend": ("- timedelta(days=2)", "- timedelta(hours=2)"),
+    # every task goes to the first process of a pool
+    "35_03_03_worker_concurrency": ("busy_until[busy_until.index(min(busy_until))]", "busy_until[0]"),
     # what is urgent weighs least
     "35_03_05_task_priority_celery": (
         'task_id="urgent", weight_rule="absolute", priority_weight=100',
@@ -184,14 +258,17 @@ EDITS: Mapping[str, tuple[str, str]] = {
 }
 """By DAG: a passage of its file, and what stands there instead."""
 
+SAME_EXECUTOR = {"35_10_04_disaster_recovery": (", executor=other_executor())", ")")}
+"""Another one: the standby works where the primary does."""
+
 
 @contextmanager
-def _edited(dag_ids: tuple[str, ...], lab: Lab) -> Iterator[None]:
+def _edited(edits: Mapping[str, tuple[str, str]], lab: Lab) -> Iterator[None]:
     """DAGs with one passage replaced, in a copy of their section that takes the place of the lab's link to it."""
     from scenarios.changing import parsed
 
     airflow, folder = _airflow(lab), Path(str(lab.outputs["paths"]["dags"]))
-    files = {dag_id: next(folder.glob(f"*/{dag_id}.py")) for dag_id in dag_ids}
+    files = {dag_id: next(folder.glob(f"*/{dag_id}.py")) for dag_id in edits}
     originals = {dag_id: file.read_text() for dag_id, file in files.items()}
     with ExitStack() as undo:
         for dag_id, text in originals.items():
@@ -199,7 +276,7 @@ def _edited(dag_ids: tuple[str, ...], lab: Lab) -> Iterator[None]:
         for link in {file.parent for file in files.values()}:
             undo.enter_context(_copy_instead(link))
         for dag_id, file in files.items():
-            old, new = EDITS[dag_id]
+            old, new = edits[dag_id]
             assert originals[dag_id].count(old) == 1, f"{dag_id} has changed: {old!r} is not in it once"
             file.write_text(originals[dag_id].replace(old, new))
             parsed(airflow, dag_id, file.read_text())
@@ -262,16 +339,24 @@ def _edited_in_pods(dag_ids: tuple[str, ...], lab: Lab) -> Iterator[None]:
 
 
 @contextmanager
-def _tasks_killed(lab: Lab) -> Iterator[None]:
-    """SIGKILL to every task process as soon as it is seen."""
-    over = threading.Event()
+def _tasks_killed(service: str, above: str, lab: Lab, when: str = "") -> Iterator[None]:
+    """SIGKILL to the task processes of a service as soon as they are seen.
+
+    Args:
+        above: what the title of a task's parent process says.
+        when: another service; they are killed only while it stands still.
+    """
+    over, home = threading.Event(), str(run_directory(lab.name))
 
     def hunt() -> None:
         while not over.wait(0.1):
-            for process in processes.marked(str(run_directory(lab.name)), "scheduler"):
+            with suppress(psutil.Error):
+                if when and any(each.status() != psutil.STATUS_STOPPED for each in processes.marked(home, when)):
+                    continue
+            for process in processes.marked(home, service):
                 with suppress(psutil.Error):
-                    above = process.parent()
-                    if above and "LocalExecutor" in " ".join(above.cmdline()):
+                    parent = process.parent()
+                    if parent and above in " ".join(parent.cmdline()):
                         process.kill()
 
     hunter = threading.Thread(target=hunt)
@@ -291,7 +376,7 @@ def _airflow(lab: Lab):  # type: ignore[no-untyped-def]
 
 
 def _edits(*dag_ids: str) -> Callable[[Lab], AbstractContextManager[object]]:
-    return partial(_edited, dag_ids)
+    return partial(_edited, {dag_id: EDITS[dag_id] for dag_id in dag_ids})
 
 
 def _all(*changes: Callable[[Lab], AbstractContextManager[object]]) -> Callable[[Lab], AbstractContextManager[object]]:
@@ -366,7 +451,18 @@ _LOCAL = (
         long=True,
     ),
     Mutation("a-variable-overrides-the-queues", {"test_35_05_04": r"the table says"}, _queue_map, long=True),
-    Mutation("task-processes-are-killed", {"test_35_02_01": r"ended as failed"}, _tasks_killed, long=True),
+    Mutation(
+        "task-processes-are-killed",
+        {"test_35_02_01": r"ended as failed"},
+        partial(_tasks_killed, "scheduler", "LocalExecutor"),
+        long=True,
+    ),
+    Mutation(
+        "a-dead-scheduler-counts-as-alive",
+        {"test_scheduler_killed": r"waited 90 s for 8 tasks of probe_executions to be executed"},
+        _environment("scheduler", {"AIRFLOW__SCHEDULER__SCHEDULER_HEALTH_CHECK_THRESHOLD": "600"}),
+        long=True,
+    ),
 )
 
 _CELERY = (
@@ -388,8 +484,17 @@ _CELERY = (
     ),
     Mutation(
         "the-celery-dags-no-longer-show-it",
-        {"test_35_03_04": r"'SUCCESS' == 'PENDING'", "test_35_03_05": r"'urgent': 1\b"},
-        _edits("35_03_04_result_backend", "35_03_05_task_priority_celery"),
+        {
+            "test_35_03_03": r"a pool needs as long as the slow task, however large",
+            "test_35_03_04": r"'SUCCESS' == 'PENDING'",
+            "test_35_03_05": r"'urgent': 1\b",
+        },
+        _edits("35_03_03_worker_concurrency", "35_03_04_result_backend", "35_03_05_task_priority_celery"),
+    ),
+    Mutation(
+        "no-worker-holds-more-than-it-runs",
+        {"test_what_a_slow_worker_holds": r"last state: \{'waiting': 4, 'held': 2, 'slow': 1, 'fast': 1\}"},
+        _environment("heavy-1", {"AIRFLOW__CELERY__WORKER_PREFETCH_MULTIPLIER": "1"}),
     ),
 )
 
@@ -416,6 +521,27 @@ _DEBUGGING = (
             "test_worker_paused": r"waited 90 s for both tasks to be given up",
         },
         _environment("scheduler", {"AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT": "600"}),
+    ),
+    Mutation(
+        "a-worker-does-not-come-back",
+        {"test_worker_killed": r"waited 90 s for the lab to recover .*: no answer over the broker from default-1"},
+        # the process that takes its place runs, as supervisord sees it
+        partial(_script, "default-1", r"^(?=exec )", "sed -i 's/^exec .*/exec sleep 600/' \"$0\"\n"),
+    ),
+    Mutation(
+        "tasks-end-while-the-broker-stands-still",
+        {"test_broker_paused": r"running tasks ended with the broker"},
+        partial(_tasks_killed, "default-1", "airflow supervisor", when="broker"),
+    ),
+    Mutation(
+        "every-task-has-a-retry",
+        {"test_task_process_killed": r"fragile ended with .*'state': 'success'"},
+        _options({"core.default_task_retries": "1"}),
+    ),
+    Mutation(
+        "a-worker-logs-elsewhere",
+        {"test_log_disk_full": r"waited 30 s for both tries to fail"},
+        _environment("io-1", {"AIRFLOW__LOGGING__BASE_LOG_FOLDER": "$AIRFLOW_HOME/elsewhere"}),
     ),
     Mutation(
         "a-worker-is-stopped-the-cold-way",
@@ -465,6 +591,16 @@ _MULTI = (
         },
         _edits(*(dag_id for dag_id in EDITS if dag_id.startswith("35_07"))),
     ),
+    Mutation(
+        "the-scheduler-does-not-say-what-it-ran",
+        {"test_35_07_04": r"waited 15 s for a trace of each task; last state: none of .*opts_out"},
+        _environment("scheduler", {"AIRFLOW__LOGGING__LOGGING_LEVEL": "WARNING"}),
+    ),
+    Mutation(
+        "the-standby-is-no-other-executor",
+        {"test_35_10_04": r"the standby was to run on None, and ran at scheduler"},
+        partial(_edited, SAME_EXECUTOR),
+    ),
 )
 
 _EDGE = (
@@ -481,6 +617,11 @@ _EDGE = (
                 "AIRFLOW__CORE__FERNET_KEY": "MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE=",
             },
         ),
+    ),
+    Mutation(
+        "a-site-reaches-the-database",
+        {"test_35_06_05": r"the task was answered .*\d': ''"},
+        partial(_script, "site-a", r"^exec \S+ -m components\.platforms\.process\.closed_ports [\d ]+-- ", "exec "),
     ),
     Mutation(
         "two-sites-serve-one-queue",
@@ -525,6 +666,7 @@ _HA = (
             "test_one_scheduler_lost": r"waited 60 s for scheduler-[12] to adopt the tasks of scheduler-[12]",
             "test_one_triggerer_lost": r"waited 60 s for triggerer-[12] to take over what triggerer-[12] had",
             "test_one_dag_processor_lost": r"waited 60 s for the DAGs of late to be parsed",
+            "test_35_10_04": r"waited 60 s for the new schedulers to adopt what was queued",
         },
         _all(
             *(
@@ -542,10 +684,16 @@ _HA = (
         "a-zone-is-no-second-one",
         {
             "test_35_10_01": r"\['zone-a-1'\] serve the default queue",
+            "test_one_worker_lost": r"waited 90 s for 3 tasks of probe_retries to be executed",
             # a busy machine gives up sooner
             "test_one_api_server_lost": r"waited 60 s for run .* of probe_zone_b|ended as .*'zone_b': 'failed'",
         },
         _all(partial(_script, "zone-b-1", "--queues default,", "--queues "), _leans_on_the_first_api_server),
+    ),
+    Mutation(
+        "a-service-goes-past-the-pool",
+        {"test_35_10_01": r"connected to the database itself: scheduler-2"},
+        _past_the_pool,
     ),
     Mutation(
         "a-task-begins-anew-and-long-ones-together",
@@ -587,6 +735,30 @@ _KUBERNETES = (
         "another-template-is-the-default-one",
         {"test_35_04_02": r"the pod of by_default is not as default\.yaml says: of the labels it lacks"},
         _options({"kubernetes_executor.pod_template_file": "/lab/pod-templates/small.yaml"}),
+    ),
+)
+
+_CELERY_DOCKER = (
+    Mutation(
+        "the-line-does-not-come-back",
+        {"test_worker_cut_off": r"to recover after default-1 cut off; last state: no ping reaches the workers"},
+        partial(_cut_again, "default-1"),
+    ),
+)
+
+_EDGE_DOCKER = (
+    Mutation(
+        "a-site-is-on-the-network-of-the-lab",
+        {"test_35_06_05": r"site-a is on a network with .*metadata-database"},
+        partial(_on_the_network, "site-a"),
+    ),
+)
+
+_DOCKER = (
+    Mutation(
+        "a-second-port-is-published",
+        {"test_published_ports": r"published are \['127\.0\.0\.1:\d+', '127\.0\.0\.1:\d+'\], where the lab gives"},
+        _publishes,
     ),
 )
 
@@ -663,8 +835,11 @@ MUTATIONS: Mapping[str, tuple[Mutation, ...]] = {
     "multi": _MULTI,
     "ha": _HA,
     "kubernetes": _KUBERNETES,
+    "docker": _DOCKER,
+    "celery-docker": _CELERY_DOCKER,
+    "edge-docker": _EDGE_DOCKER,
     "edge-kubernetes": _EDGE_IN_PODS,
     "multi-kubernetes": _MULTI_IN_PODS,
     "ha-kubernetes": _HA_IN_PODS,
 }
-"""By lab, as `up` takes its name."""
+"""By lab, as `up` takes its name; `docker` has those of all labs in containers."""

@@ -11,13 +11,17 @@ import yaml
 from components.airflow import check_coherence, read_by, settings_file, variable, version
 from components.dag_folder import section_folders
 from components.database import CONNECTIONS, RESERVED, check_connections, check_url
+from components.platforms.process import resources
 from components.replicas import replica_names
 from components.task_pods import check_executors
 from labs.cache import IMAGES
 from labs.errors import UsageError
+from labs.paths import PROJECT_ROOT
+from labs.verify import scenario_paths
 from stacks.catalogue import EDGE, LABS, SECTIONS, STACKS, VARIANTS, Lab, check_runnable, find_lab
 from stacks.configuration import configured
 from stacks.topology import connections
+from tests.unit.pretending import Pretender, outputs_of
 
 
 @pytest.mark.parametrize(
@@ -85,6 +89,25 @@ def test_more_schedulers_than_the_database_can_serve_are_refused() -> None:
     check_connections(connections(lab, smaller), CONNECTIONS - RESERVED)
 
 
+def test_workers_without_a_redis_are_refused_before_anything_is_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(resources.shutil, "which", lambda _program: None)
+    monkeypatch.setattr(resources, "environment", lambda _name: tmp_path)
+    pretender = Pretender()
+    with pytest.raises(UsageError, match=r"celery needs Redis, and this machine has no redis-server .*: install"):
+        outputs_of("celery", "process", pretender, tmp_path / "engine")
+    assert not pretender.made
+
+
+@pytest.mark.parametrize("lab", LABS.values(), ids=lambda lab: lab.name)
+def test_the_readme_says_of_each_lab_what_the_catalogue_says(lab: Lab) -> None:
+    rows = [line.strip("| ").split(" | ") for line in (PROJECT_ROOT / "README.md").read_text().splitlines()]
+    (row,) = [row for row in rows if row[0] == f"`{lab.name}`" and len(row) == 5]
+    there = [section for section in SECTIONS if section in lab.sections and section_folders([section])]
+    assert row[2:] == [lab.teaches, ", ".join(there), ", ".join(lab.platforms)]
+
+
 @pytest.mark.parametrize(
     ("replicas", "sentence"),
     [
@@ -133,10 +156,10 @@ def test_a_lab_refuses_a_platform_that_it_does_not_run_on() -> None:
 def test_a_lab_may_differ_where_there_are_pods() -> None:
     assert LABS["multi"].on("docker") == LABS["multi"] and not LABS["multi"].uses("KubernetesExecutor")
     there = LABS["multi"].on("kubernetes")
-    assert there.executors == ("CeleryExecutor", "KubernetesExecutor", f"edge:{EDGE}")
+    assert there.executors == ("celery:CeleryExecutor", "KubernetesExecutor", f"edge:{EDGE}")
     # the default executor of the portable DAGs has queues there, and somebody serves each of them
     assert {queue for group in there.workers.values() for queue in group.queues} >= {"heavy_compute", "io_bound"}
-    assert there.sites == LABS["multi"].sites and set(there.sections) > set(LABS["multi"].sections)
+    assert (there.sites, there.sections) == (LABS["multi"].sites, LABS["multi"].sections)
 
 
 def test_a_template_of_ones_own_has_the_list_that_tasks_are_parsed_with() -> None:
@@ -160,6 +183,12 @@ def test_sections_are_found_by_their_number_alone(tmp_path: Path) -> None:
         (tmp_path / folder).mkdir()
     assert [folder.name for folder in section_folders(["35.1"], tmp_path)] == ["section_35_01_concepts"]
     assert [folder.name for folder in section_folders(["35.10"], tmp_path)] == ["section_35_10_patterns"]
+
+
+def test_a_section_without_scenarios_is_not_taken_for_one_that_is_proven() -> None:
+    assert [folder.name for folder in scenario_paths([], "35.2")] == ["section_35_02_local"]
+    with pytest.raises(UsageError, match=r"section 35\.11 has no scenarios here yet"):
+        scenario_paths([], "35.11")
 
 
 def test_the_tool_speaks_to_the_airflow_that_the_images_hold() -> None:
