@@ -100,10 +100,11 @@ class Lab:
         }
         config |= {_key(key): value for key, value in wanted.items() if value is not None}
         data = configured(data, shape or {})
-        check_runnable(data, config.get(_key("platform"), data.platforms[0]))
-        check_extras(data, extras)
+        chosen = config.get(_key("platform"), data.platforms[0])
+        check_runnable(data, chosen)
+        check_extras(data, chosen, extras)
         check_cluster(cluster or "kind")
-        if (cluster or dedicated) and config.get(_key("platform"), data.platforms[0]) != "kubernetes":
+        if (cluster or dedicated) and chosen != "kubernetes":
             raise UsageError("--cluster and --dedicated are for the platform kubernetes: add --platform kubernetes")
         if pod_template and not data.uses("KubernetesExecutor"):
             raise UsageError(

@@ -52,7 +52,7 @@ def main() -> None:
     platform = config.get("platform") or lab.platforms[0]
     check_runnable(lab, platform)
     extras = tuple(config.get_object("extras") or ())
-    check_extras(lab, extras)
+    check_extras(lab, platform, extras)
     options = config.get_object("options") or {}
     check_options(options)
     settings = Settings(

@@ -98,18 +98,27 @@ def _check_served(lab: Lab, executor: str, kind: str, groups: Mapping[str, objec
         )
 
 
-def check_extras(lab: Lab, extras: Iterable[str]) -> None:
-    """Check that the lab can have these extras.
+def check_extras(lab: Lab, platform: str, extras: Iterable[str]) -> None:
+    """Check that the lab can have these extras on a platform.
 
     Raises:
-        UsageError: there is no such extra, or the lab lacks the executor that it belongs to.
+        UsageError: there is no such extra, or the lab lacks the executor or the platform that it belongs to.
     """
-    for extra in extras:
-        if extra not in EXTRAS:
-            raise UsageError(f"there is no extra {extra!r}: {nearest(extra, EXTRAS)}use {', '.join(EXTRAS)}")
-        if not lab.uses(EXTRAS[extra]):
-            fitting = ", ".join(other.name for other in LABS.values() if other.uses(EXTRAS[extra]))
-            raise UsageError(f"the extra {extra} needs {EXTRAS[extra]}, which the lab {lab.name} lacks: use {fitting}")
+    for name in extras:
+        if name not in EXTRAS:
+            raise UsageError(f"there is no extra {name!r}: {nearest(name, EXTRAS)}use {', '.join(EXTRAS)}")
+        extra = EXTRAS[name]
+        if extra.executor and not lab.uses(extra.executor):
+            fitting = ", ".join(other.name for other in LABS.values() if other.uses(extra.executor))
+            raise UsageError(f"the extra {name} needs {extra.executor}, which the lab {lab.name} lacks: use {fitting}")
+        if extra.platform and extra.platform not in lab.platforms:
+            fitting = ", ".join(other.name for other in LABS.values() if extra.platform in other.platforms)
+            raise UsageError(
+                f"the extra {name} needs the platform {extra.platform}, which the lab {lab.name} does not run on: "
+                f"use {fitting}"
+            )
+        if extra.platform and extra.platform != platform:
+            raise UsageError(f"the extra {name} needs the platform {extra.platform}: add --platform {extra.platform}")
 
 
 def read_template(path: Path) -> str:

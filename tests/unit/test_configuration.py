@@ -86,11 +86,16 @@ def test_an_option_that_the_lab_sets_is_refused(option: str) -> None:
 
 
 def test_an_extra_is_known_and_fits_its_lab() -> None:
-    check_extras(LABS["celery"], ["flower"])
+    check_extras(LABS["celery"], "process", ["flower"])
+    check_extras(LABS["celery"], "kubernetes", ["flower", "metrics-server"])
     with pytest.raises(UsageError, match=r"there is no extra 'flowr': did you mean flower\? use flower"):
-        check_extras(LABS["celery"], ["flowr"])
+        check_extras(LABS["celery"], "process", ["flowr"])
     with pytest.raises(UsageError, match=r"flower needs CeleryExecutor, which the lab edge lacks: use celery, multi"):
-        check_extras(LABS["edge"], ["flower"])
+        check_extras(LABS["edge"], "process", ["flower"])
+    with pytest.raises(UsageError, match=r"metrics-server needs the platform kubernetes: add --platform kubernetes"):
+        check_extras(LABS["celery"], "docker", ["metrics-server"])
+    with pytest.raises(UsageError, match=r"which the lab edge does not run on: use local, celery, kubernetes"):
+        check_extras(LABS["edge"], "docker", ["metrics-server"])
 
 
 @pytest.mark.parametrize(
