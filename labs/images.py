@@ -7,24 +7,22 @@ over everything its recipe reads, so one that is there is the right one, and one
 
 from __future__ import annotations
 
-import hashlib
 import os
-import platform
 import re
 import shutil
 import ssl
 import subprocess
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
 import filelock
 from docker.errors import APIError, BuildError, ImageNotFound
 
-from labs.cache import IMAGES, artefact
+from labs.cache import IMAGES, Tell, artefact, digest
 from labs.daemon import daemon
-from labs.errors import LabError, UsageError, nearest
+from labs.errors import LabError, UsageError, last_words, nearest
 from labs.paths import PROJECT_ROOT, cache_root, make_private
 
 REPOSITORY = "airflow-executor-labs"
@@ -65,20 +63,9 @@ STAGE = f"{REPOSITORY}.stage"
 PATIENCE = 900
 """Seconds that a step of a build may take without a word."""
 
-Tell = Callable[[str], None]
-"""Takes a line on what is being done."""
-
 
 def _silent(_line: str) -> None:
     """Tell nobody."""
-
-
-def digest(*parts: str | bytes) -> str:
-    """A short content hash, for this type of machine."""
-    found = hashlib.sha256(platform.machine().encode())
-    for part in parts:
-        found.update(part.encode() if isinstance(part, str) else part)
-    return found.hexdigest()[:16]
 
 
 def _base() -> str:
@@ -275,9 +262,3 @@ def _trusted() -> bytes:
 def lines_of(log: Any) -> list[str]:
     """The lines that a build has said."""
     return [line for entry in log for line in str(entry.get("stream") or entry.get("error") or "").splitlines()]
-
-
-def last_words(lines: list[str]) -> str:
-    """The last three of them, in one."""
-    said = [line.strip() for line in lines if line.strip()]
-    return "; ".join(said[-3:])
