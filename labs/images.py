@@ -1,6 +1,6 @@
 """Container images of the labs, from one of two sources.
 
-From *packages*, of Debian and Python alone, so that no registry of images is needed: recipes in `images/`. From a
+From *packages*, of Debian, Python and Go alone, so that no registry of images is needed: recipes in `images/`. From a
 *registry*, the official images and what the labs add to them: recipes in `images/registry/`. An image's tag is a hash
 over everything its recipe reads, so one that is there is the right one, and one that is not there is made.
 """
@@ -23,6 +23,7 @@ from docker.errors import APIError, BuildError, ImageNotFound
 from labs.cache import IMAGES, Tell, artefact, digest
 from labs.daemon import daemon
 from labs.errors import LabError, UsageError, last_words, nearest
+from labs.go_programs import Program, forget_caches
 from labs.paths import PROJECT_ROOT, cache_root, make_private
 
 REPOSITORY = "airflow-executor-labs"
@@ -54,8 +55,17 @@ RECIPES: Mapping[str, tuple[str, ...]] = {
     "redis": (),
     "pgbouncer": (),
     "haproxy": (),
+    "versitygw": (),
 }
 """Files of `images/` that the recipes of an image read, by image."""
+
+PROGRAMS: Mapping[str, Program] = {
+    "versitygw": Program("versitygw", "github.com/versity/versitygw/cmd/versitygw"),
+}
+"""Programs that recipes from packages copy, by image and by the name of the file."""
+
+USUAL = tuple(image for image in RECIPES if image not in PROGRAMS)
+"""Images that are made when none is named: a program takes minutes, and only an extra needs one."""
 
 STAGE = f"{REPOSITORY}.stage"
 """Label of what a recipe only builds with."""
@@ -85,7 +95,8 @@ def reference(image: str, source: Source) -> str:
     if image not in RECIPES:
         raise UsageError(f"there is no image {image!r}: {nearest(image, RECIPES)}use {', '.join(RECIPES)}")
     files = [path.read_bytes() for path in (_recipe(image, source), *(IMAGES / file for file in RECIPES[image]))]
-    read = (_base(), *files, _installer()) if source == "packages" else files
+    programs = [PROGRAMS[image].key] if image in PROGRAMS else []
+    read = (_base(), *files, _installer(), *programs) if source == "packages" else files
     return f"{REPOSITORY}/{image}:{digest(*read)}"
 
 
@@ -93,7 +104,7 @@ def chosen() -> tuple[Source, str]:
     """Which images labs run on, and why: the pulled ones where all are there or where no others can be made."""
     try:
         with daemon() as client:
-            if all(size(client, reference(image, "registry")) is not None for image in RECIPES):
+            if all(size(client, reference(image, "registry")) is not None for image in USUAL):
                 return "registry", "as all of them are there"
     except LabError:
         pass  # whoever needs the daemon says so
@@ -220,6 +231,9 @@ def _build(client: Any, image: str, source: Source, name: str, arguments: dict[s
         recipe = _recipe(image, source)
         for file in (recipe, *(IMAGES / file for file in RECIPES[image])):
             shutil.copy(file, context)
+        if source == "packages" and image in PROGRAMS:
+            shutil.copy(PROGRAMS[image].built(image, tell), context)
+            forget_caches()
         (context / "uv.lock").write_text(_installer())
         (context / "certificates.pem").write_bytes(_trusted())
         if index := os.environ.get("PIP_INDEX_URL"):
