@@ -29,6 +29,7 @@ class Extra:
 
 EXTRAS: Mapping[str, Extra] = {
     "flower": Extra(executor="CeleryExecutor"),
+    "log-store": Extra(executor="KubernetesExecutor"),
     "metrics-server": Extra(platform="kubernetes"),
 }
 """What `--with` may add, by name."""

@@ -72,6 +72,7 @@ def test_an_option_without_section_or_value_is_refused(lab: RunLab, name: str, o
     ("target", "arguments", "hint"),
     [
         ("celery", ["--with", "flowr"], "there is no extra 'flowr': did you mean flower?"),
+        ("celery", ["--with", "log-store"], "log-store needs KubernetesExecutor, which the lab celery lacks: use kube"),
         ("edge", ["--with", "flower"], "flower needs CeleryExecutor, which the lab edge lacks: use celery"),
         (
             "celery",

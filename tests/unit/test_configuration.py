@@ -88,6 +88,9 @@ def test_an_option_that_the_lab_sets_is_refused(option: str) -> None:
 def test_an_extra_is_known_and_fits_its_lab() -> None:
     check_extras(LABS["celery"], "process", ["flower"])
     check_extras(LABS["celery"], "kubernetes", ["flower", "metrics-server"])
+    check_extras(LABS["kubernetes"], "kubernetes", ["log-store"])
+    with pytest.raises(UsageError, match=r"log-store needs KubernetesExecutor, which the lab celery lacks: use kubern"):
+        check_extras(LABS["celery"], "kubernetes", ["log-store"])
     with pytest.raises(UsageError, match=r"there is no extra 'flowr': did you mean flower\? use flower"):
         check_extras(LABS["celery"], "process", ["flowr"])
     with pytest.raises(UsageError, match=r"flower needs CeleryExecutor, which the lab edge lacks: use celery, multi"):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,8 @@ from typing import Any
 import pytest
 import yaml
 
+from components.airflow import variable
+from components.log_store import OPTIONS
 from components.platforms.kubernetes.names import SERVICE
 from components.platforms.kubernetes.platform import REACHES
 from components.platforms.kubernetes.pods import entry, probes
@@ -69,9 +72,9 @@ class Declared:
     outputs: dict[str, Any]
 
 
-def declare(lab: str, folder: Path) -> Declared:
+def declare(lab: str, folder: Path, *extras: str) -> Declared:
     pretender = Objects()
-    return Declared(pretender, outputs_of(lab, "kubernetes", pretender, folder))
+    return Declared(pretender, outputs_of(lab, "kubernetes", pretender, folder, extras))
 
 
 @pytest.fixture(scope="module")
@@ -80,10 +83,11 @@ def declared(tmp_path_factory: pytest.TempPathFactory) -> Declared:
     return declare("kubernetes", tmp_path_factory.mktemp("engine"))
 
 
-@pytest.fixture(scope="module", params=["kubernetes", "local", "celery"])
+@pytest.fixture(scope="module", params=[("kubernetes",), ("kubernetes", "log-store"), ("local",), ("celery",)])
 def any_lab(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Declared:
-    """Each lab of the platform."""
-    return declare(request.param, tmp_path_factory.mktemp("engine"))
+    """Each lab of the platform, and one with a service of an extra."""
+    lab, *extras = request.param
+    return declare(lab, tmp_path_factory.mktemp("engine"), *extras)
 
 
 def test_names_labels_and_ports_are_those_of_the_chart(declared: Declared) -> None:
@@ -256,4 +260,41 @@ def test_services_share_a_folder_of_logs_and_a_task_has_its_own(declared: Declar
 
 def test_what_keeps_something_is_a_stateful_set(any_lab: Declared) -> None:
     keeping = {name for name, _ in any_lab.pretender.objects("StatefulSet")}
-    assert keeping == {"airflow-postgresql"} | ({"airflow-redis"} if "broker" in any_lab.outputs["services"] else set())
+    optional = {"broker": "airflow-redis", "log-store": "airflow-log-store"}
+    there = {name for service, name in optional.items() if service in any_lab.outputs["services"]}
+    assert keeping == {"airflow-postgresql"} | there
+
+
+def test_a_log_store_is_known_to_who_reads_logs_and_to_tasks_by_name_alone(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> None:
+    lab = declare("kubernetes", tmp_path_factory.mktemp("engine"), "log-store")
+    pods, secrets = dict(lab.pretender.pods()), dict(lab.pretender.objects("Secret"))
+    (store,) = pods["airflow-log-store"]["spec"]["containers"]
+    assert store["args"][3:] == ["/lab/log-store-data", "0.0.0.0:7070"]
+    assert store["image"] == "airflow-executor-labs/versitygw:abc"
+    holding = {
+        name
+        for name, each in secrets.items()
+        if any("hidden-log_store_password" in base64.b64decode(text).decode() for text in each["data"].values())
+    }
+    assert holding == {"airflow-log-store-env", "airflow-api-server-env", "airflow-triggerer-env"}
+    (base,) = pods["default.yaml"]["spec"]["containers"]
+    told = {each["name"]: each["value"] for each in base["env"] if "LOGGING" in each["name"]}
+    assert told == {variable(option): value for option, value in OPTIONS.items()}
+    assert OPTIONS.items() <= lab.outputs["options"].items()
+    text = base64.b64decode(secrets["airflow-api-server-env"]["data"]["secrets"]).decode()
+    (line,) = [each for each in text.splitlines() if "AIRFLOW_CONN_" in each]
+    (assigned,) = [each for each in shlex.split(line) if "=" in each]
+    key, _, value = assigned.partition("=")
+    assert key == f"AIRFLOW_CONN_{OPTIONS['logging.remote_log_conn_id'].upper()}"
+    assert json.loads(value) == {
+        "conn_type": "aws",
+        "login": "airflow",
+        "password": "hidden-log_store_password",
+        "extra": {
+            "endpoint_url": "http://airflow-log-store:7070",
+            "region_name": "us-east-1",
+            "config_kwargs": {"s3": {"addressing_style": "path"}},
+        },
+    }
