@@ -56,11 +56,13 @@ RECIPES: Mapping[str, tuple[str, ...]] = {
     "pgbouncer": (),
     "haproxy": (),
     "versitygw": (),
+    "metrics-server": (),
 }
 """Files of `images/` that the recipes of an image read, by image."""
 
 PROGRAMS: Mapping[str, Program] = {
     "versitygw": Program("versitygw", "github.com/versity/versitygw/cmd/versitygw"),
+    "metrics-server": Program("node/metrics-server", "sigs.k8s.io/metrics-server/cmd/metrics-server"),
 }
 """Programs that recipes from packages copy, by image and by the name of the file."""
 

@@ -28,13 +28,22 @@ def _docker(_config: pulumi.Config) -> Platform:
 def _kubernetes(config: pulumi.Config) -> Platform:
     from components.clusters.context import ContextCluster  # as does pulumi-kubernetes
     from components.clusters.kind import KindCluster
+    from components.clusters.metrics_server import MetricsServer
     from components.platforms.kubernetes.platform import KubernetesPlatform
+    from components.platforms.kubernetes.resources import NodeImage
+    from labs import images
 
     home, (kind, _, context) = run_directory(pulumi.get_stack()), check_cluster(config.get("cluster") or "kind")
+    measured = "metrics-server" in (config.get_object("extras") or ())
     if kind == "context":
-        return KubernetesPlatform(home, ContextCluster(context))
+        return KubernetesPlatform(home, ContextCluster(context, measured=measured))
     dedicated = config.get_bool("dedicated") or False
-    return KubernetesPlatform(home, KindCluster(home, dedicated=dedicated, port=config.get_int("api_port")))
+    cluster = KindCluster(home, dedicated=dedicated, port=config.get_int("api_port"))
+    if measured:
+        source, _ = images.chosen()
+        image = NodeImage("metrics-server-image", "metrics-server", source, cluster.kubeconfig, cluster.nodes)
+        MetricsServer(cluster.kubeconfig, image.reference)
+    return KubernetesPlatform(home, cluster)
 
 
 PLATFORMS: Mapping[str, Callable[[pulumi.Config], Platform]] = {

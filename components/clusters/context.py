@@ -13,6 +13,7 @@ import yaml
 from pulumi.dynamic import CreateResult, DiffResult, Resource, ResourceProvider, UpdateResult
 
 from components.clusters.base import check_usable
+from components.clusters.metrics_server import check_measured
 from labs.cluster import cluster
 from labs.errors import LabError, UsageError, nearest
 
@@ -77,12 +78,15 @@ class _ContextProvider(ResourceProvider):
     def create(self, props: Props) -> CreateResult:
         context = str(props["context"])
         kubeconfig = read_context(context, kubeconfig_files())
-        check_usable(cluster(kubeconfig), f"the cluster of the context {context}")
+        api, where = cluster(kubeconfig), f"the cluster of the context {context}"
+        check_usable(api, where)
+        if props["measured"]:
+            check_measured(api, where)
         return CreateResult(context, {**props, "kubeconfig": kubeconfig, "nodes": []})
 
     def diff(self, _id: str, olds: Props, news: Props) -> DiffResult:
         return DiffResult(
-            changes=olds["context"] != news["context"]
+            changes=any(olds[key] != news[key] for key in ("context", "measured"))
             or olds["kubeconfig"] != read_context(news["context"], kubeconfig_files()),
             replaces=["context"] if olds["context"] != news["context"] else [],
         )
@@ -94,16 +98,20 @@ class _ContextProvider(ResourceProvider):
 class ContextCluster(Resource, module="kubernetes", name="ContextCluster"):
     """A cluster of the user's, which the lab leaves as it is but for a namespace of its own.
 
+    Args:
+        measured: whether it must have metrics-server.
+
     Attributes:
         kubeconfig: text, a secret.
         nodes: empty: where it runs is not the lab's business.
     """
 
+    kind: ClassVar[str] = "context"
     sees_home: ClassVar[bool] = False
     kubeconfig: pulumi.Output[str]
     nodes: pulumi.Output[Sequence[str]]
 
-    def __init__(self, context: str, opts: pulumi.ResourceOptions | None = None) -> None:
+    def __init__(self, context: str, *, measured: bool = False, opts: pulumi.ResourceOptions | None = None) -> None:
         hidden = pulumi.ResourceOptions(additional_secret_outputs=["kubeconfig"])
-        props = {"context": context, "kubeconfig": None, "nodes": None}
+        props = {"context": context, "measured": measured, "kubeconfig": None, "nodes": None}
         super().__init__(_ContextProvider(), "cluster", props, pulumi.ResourceOptions.merge(hidden, opts))

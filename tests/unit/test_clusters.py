@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +11,12 @@ import pytest
 import yaml
 
 from components.clusters import kind
-from components.clusters.base import check_usable, with_namespace
+from components.clusters.base import DEFAULT, check_usable, with_namespace
 from components.clusters.context import kubeconfig_files, read_context
 from components.clusters.kind import NODE_PORTS, Users, cluster_name, configuration, lacks_sys_resource, name_servers
+from components.clusters.metrics_server import check_measured
 from components.platforms.kubernetes.resources import open_to
+from labs.cluster import Refused
 from labs.errors import LabError, UsageError
 from stacks.configuration import check_cluster
 
@@ -131,25 +134,64 @@ def test_kubeconfigs_are_looked_for_where_kubectl_does(monkeypatch: pytest.Monke
     assert kubeconfig_files() == [Path.home() / ".kube" / "config"]
 
 
+@dataclass
 class Api:
-    """A cluster of that version, whose user may do that much."""
+    """A cluster of that version and these storage classes, whose user may not do what is forbidden."""
 
-    def __init__(self, minor: int = 34, may: bool = True) -> None:
-        self._minor, self._may = minor, may
+    minor: int = 34
+    forbidden: tuple[str, ...] = ()
+    classes: tuple[str, ...] = ("standard *",)
+    hides: bool = False
+    metrics: int = 404
 
     def version(self) -> tuple[int, int]:
-        return 1, self._minor
+        return 1, self.minor
 
-    def may(self, verb: str, resource: str) -> bool:
-        return self._may
+    def may(self, verb: str, resource: str, namespace: str = "", group: str = "") -> bool:
+        return f"{verb} {resource}" not in self.forbidden
+
+    def items(self, path: str) -> list[dict[str, Any]]:
+        if self.hides:
+            raise Refused(403, "storageclasses is forbidden")
+        pairs = [each.partition(" ") for each in self.classes]
+        return [
+            {"metadata": {"name": name, **({"annotations": {DEFAULT: "true"}} if mark else {})}}
+            for name, mark, _ in pairs
+        ]
+
+    def found(self, path: str) -> dict[str, Any] | None:
+        if self.metrics not in (200, 404):
+            raise Refused(self.metrics, "error trying to reach service")
+        return {} if self.metrics == 200 else None
 
 
-def test_a_cluster_that_no_lab_can_use_is_refused() -> None:
-    check_usable(Api(), "it")  # type: ignore[arg-type]
-    with pytest.raises(UsageError, match=r"it runs Kubernetes 1\.20; the labs need 1\.30 or newer"):
-        check_usable(Api(minor=20), "it")  # type: ignore[arg-type]
-    with pytest.raises(UsageError, match="it does not let this user create a namespace"):
-        check_usable(Api(may=False), "it")  # type: ignore[arg-type]
+@pytest.mark.parametrize(
+    ("api", "sentence"),
+    [
+        (Api(minor=20), r"it runs Kubernetes 1\.20; the labs need 1\.30 or newer: upgrade it, or name another cluster"),
+        (Api(forbidden=("create namespaces",)), "it does not let this user create a namespace; ask for the right"),
+        (Api(forbidden=("list nodes",)), "it does not let this user list nodes; ask for the right to, or name another"),
+        (Api(forbidden=("list services",)), "it does not let this user list the Services of all namespaces, whose"),
+        (Api(forbidden=("create roles",)), "it does not let this user create Roles; ask for the right to"),
+        (Api(classes=()), "it has no default storage class, .*: install a storage provisioner there"),
+        (Api(classes=("fast", "slow")), "it has no default storage class, .*: make fast or slow the default one"),
+    ],
+)
+def test_a_cluster_that_no_lab_can_use_is_refused(api: Any, sentence: str) -> None:
+    with pytest.raises(UsageError, match=sentence):
+        check_usable(api, "it")
+
+
+@pytest.mark.parametrize("api", [Api(), Api(classes=("fast", "slow *")), Api(hides=True)])
+def test_a_cluster_that_a_lab_can_use_is_taken(api: Any) -> None:
+    check_usable(api, "it")
+
+
+@pytest.mark.parametrize("metrics", [404, 503])
+def test_a_cluster_of_the_users_has_the_add_on_already_or_is_refused(metrics: int) -> None:
+    check_measured(Api(metrics=200), "it")  # type: ignore[arg-type]
+    with pytest.raises(UsageError, match=r"no metrics-server that answers: install it there .*, or leave out --with"):
+        check_measured(Api(metrics=metrics), "it")  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("wrong", ["", "kindd", "context:", "eks"])
