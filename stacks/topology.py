@@ -168,7 +168,7 @@ def build(lab: Lab, platform: Platform, settings: Settings) -> dict[str, pulumi.
         "paths": {
             "home": airflow.home.path,
             "dags": platform.outside(airflow.dags),
-            "logs": platform.outside(airflow.home).apply(lambda path: f"{path}/logs"),
+            "logs": platform.outside(airflow.home).apply(lambda path: path and f"{path}/logs"),
             "exchange": airflow.exchange.path,
         },
         "options": options,

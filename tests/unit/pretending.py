@@ -44,12 +44,17 @@ class Pretender:
 
 
 def outputs_of(
-    lab: str, platform: str, pretender: Pretender, folder: Path, extras: Sequence[str] = ()
+    lab: str, platform: str, pretender: Pretender, folder: Path, extras: Sequence[str] = (), **more: str
 ) -> dict[str, Any]:
-    """What the program of a lab gives out when `pretender` makes its resources."""
+    """What the program of a lab gives out when `pretender` makes its resources.
+
+    Args:
+        more: of the stack's configuration.
+    """
     engine = EmbeddedEngine()
     engine._registry = lambda _stack: {"*": pretender}  # type: ignore[method-assign]
     config = {f"{PROJECT}:lab": lab, f"{PROJECT}:platform": platform, f"{PROJECT}:extras": json.dumps(list(extras))}
+    config |= {f"{PROJECT}:{key}": value for key, value in more.items()}
 
     def watch(_event: Event) -> None:
         """Nobody watches."""

@@ -42,6 +42,7 @@ class Objects(Pretender):
         return {
             "LabSecrets": {each: f"hidden-{each}" for each in NAMES},
             "KindCluster": {"kubeconfig": KUBECONFIG, "nodes": ["t-control-plane", "t-worker", "t-worker2"]},
+            "ContextCluster": {"kubeconfig": KUBECONFIG, "nodes": []},
             "NodeImage": {"reference": f"airflow-executor-labs/{news.get('image')}:abc"},
             "PublishedPort": {"number": 30007, "address": "127.0.0.1:30007"},
             "HostFolder": {"path": news.get("path")},
@@ -72,9 +73,9 @@ class Declared:
     outputs: dict[str, Any]
 
 
-def declare(lab: str, folder: Path, *extras: str) -> Declared:
+def declare(lab: str, folder: Path, *extras: str, cluster: str = "kind") -> Declared:
     pretender = Objects()
-    return Declared(pretender, outputs_of(lab, "kubernetes", pretender, folder, extras))
+    return Declared(pretender, outputs_of(lab, "kubernetes", pretender, folder, extras, cluster=cluster))
 
 
 @pytest.fixture(scope="module")
@@ -295,6 +296,45 @@ def test_a_log_store_is_known_to_who_reads_logs_and_to_tasks_by_name_alone(
         "extra": {
             "endpoint_url": "http://airflow-log-store:7070",
             "region_name": "us-east-1",
-            "config_kwargs": {"s3": {"addressing_style": "path"}},
+            "config_kwargs": {"s3": {"addressing_style": "path"}, "connect_timeout": 5},
         },
     }
+
+
+@pytest.fixture(scope="module", params=["kubernetes", "local", "celery"])
+def abroad(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Declared:
+    """Each lab in a cluster of the user's that has metrics-server."""
+    folder = tmp_path_factory.mktemp("engine")
+    return declare(request.param, folder, "metrics-server", cluster="context:theirs")
+
+
+def test_in_a_cluster_of_the_users_there_is_nothing_but_a_namespace(abroad: Declared) -> None:
+    made = abroad.pretender.made
+    objects = {kind: each["metadata"] for (kind, _), each in made.items() if "metadata" in each}
+    assert {kind for kind, metadata in objects.items() if "namespace" not in metadata} == {"Namespace"}
+    assert made["ContextCluster", "cluster"]["measured"] is True
+    assert not [name for kind, name in made if kind == "MetricsServer"]
+    assert abroad.outputs["cluster"]["kind"] == "context"
+
+
+def test_in_a_cluster_of_the_users_no_pod_sees_this_machine(abroad: Declared) -> None:
+    claims = {name: each["spec"] for name, each in abroad.pretender.objects("PersistentVolumeClaim")}
+    assert claims and {mode for each in claims.values() for mode in each["accessModes"]} == {"ReadWriteOnce"}
+    assert not [name for name, each in claims.items() if "storageClassName" in each]
+    for name, pod in abroad.pretender.pods():
+        claimed = {
+            each["persistentVolumeClaim"]["claimName"]
+            for each in pod["spec"]["volumes"]
+            if "persistentVolumeClaim" in each
+        }
+        assert claimed <= {"airflow-metadata-database-data", "airflow-broker-data"}, name
+    paths = abroad.outputs["paths"]
+    assert (paths["dags"], paths["logs"]) == ("", "")
+
+
+def test_a_kind_cluster_gets_the_add_on_that_is_asked_for(tmp_path: Path) -> None:
+    lab = declare("kubernetes", tmp_path, "metrics-server")
+    assert lab.pretender.made["NodeImage", "metrics-server-image"]["image"] == "metrics-server"
+    made = lab.pretender.made["MetricsServer", "metrics-server"]
+    assert made["image"] == "airflow-executor-labs/metrics-server:abc"
+    assert lab.outputs["extras"] == ["metrics-server"] and lab.outputs["cluster"]["kind"] == "kind"

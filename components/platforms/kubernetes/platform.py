@@ -322,10 +322,15 @@ class KubernetesPlatform:
         return made
 
     def place(self) -> pulumi.Output[dict[str, str]]:
-        """The lab's own kubeconfig."""
+        """The lab's own kubeconfig, and what of cluster it leads to."""
         context = self._cluster.kubeconfig.apply(lambda text: str(yaml.safe_load(text)["current-context"]))
         return pulumi.Output.all(self._kubeconfig.path, pulumi.Output.unsecret(context)).apply(
-            lambda seen: {"kubeconfig": seen[0], "context": seen[1], "namespace": self._name}
+            lambda seen: {
+                "kubeconfig": seen[0],
+                "context": seen[1],
+                "namespace": self._name,
+                "kind": self._cluster.kind,
+            }
         )
 
     def task_objects(self, settings: str, password: pulumi.Input[str], opts: pulumi.ResourceOptions) -> None:
