@@ -92,6 +92,7 @@ def connection(address: str, password: str) -> str:
     extra = {
         "endpoint_url": f"http://{address}",
         "region_name": "us-east-1",  # the gateway's own
-        "config_kwargs": {"s3": {"addressing_style": "path"}},
+        # seconds, for each of five tries, in which a pod that wants to end waits for a store that is gone; 60 otherwise
+        "config_kwargs": {"s3": {"addressing_style": "path"}, "connect_timeout": 5},
     }
     return json.dumps({"conn_type": "aws", "login": USER, "password": password, "extra": extra})

@@ -25,8 +25,8 @@ def lab(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 @pytest.fixture(scope="module")
 def up() -> Iterator[Lab]:
-    """The lab, up; taken down at the end."""
-    done = lab("up", "kubernetes", "--name", NAME)
+    """The lab, up, with all that its verifiers can look at; taken down at the end."""
+    done = lab("up", "kubernetes", "--name", NAME, "--with", "log-store")
     assert done.returncode == 0, done.stderr
     yield Lab.of(NAME)
     done = lab("down", NAME)
