@@ -24,6 +24,7 @@ from labs.paths import run_directory
 from labs.results import Claim, ClaimVerdict, plain
 from labs.runs import Run, TaskInstance
 from labs.service_logs import service_logs
+from scenarios.busy_pods import BusyPods, busy_pods
 from scenarios.celery import Celery
 from scenarios.faulting import Faults, Services
 from scenarios.faulting_docker import DockerServices
@@ -264,6 +265,15 @@ def run_in_pods(namespace: Namespace, run_dag: Callable[..., Observation]) -> It
     """`run_in_pods(conf=None, …)`: as `run_dag`, with every version of every pod of the run; none of them is kept."""
     with pod_runs(namespace, run_dag) as run:
         yield run
+
+
+@pytest.fixture
+def start_in_pods(
+    airflow: Airflow, namespace: Namespace, timeline: Callable[[Run], list[TaskInstance]]
+) -> Iterator[Callable[..., BusyPods]]:
+    """`start_in_pods(dag_id, word, conf=None)`: a run of a DAG whose tasks say a word when they begin to work."""
+    with busy_pods(airflow, namespace, timeline) as start:
+        yield start
 
 
 @pytest.fixture(scope="session")
