@@ -40,7 +40,7 @@ class Settings:
         database_url: an existing PostgreSQL database to use.
         pod_template: text of the template of the KubernetesExecutor's pods, instead of the lab's own.
         options: Airflow options by `section.key`, on top of the lab's.
-        extras: what to add to the lab: `flower`.
+        extras: what to add to the lab, names of `EXTRAS`.
     """
 
     api_port: int | None = None
