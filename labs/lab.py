@@ -106,6 +106,8 @@ class Lab:
         check_cluster(cluster or "kind")
         if (cluster or dedicated) and chosen != "kubernetes":
             raise UsageError("--cluster and --dedicated are for the platform kubernetes: add --platform kubernetes")
+        if dedicated and config.get(_key("cluster"), "kind") != "kind":
+            raise UsageError("--dedicated is for kind clusters: leave it out, or leave out --cluster")
         if pod_template and not data.uses("KubernetesExecutor"):
             raise UsageError(
                 f"--pod-template is for the KubernetesExecutor, which the lab {data.name} lacks: leave it out"

@@ -15,7 +15,7 @@ from components.clusters.base import DEFAULT, check_usable, with_namespace
 from components.clusters.context import kubeconfig_files, read_context
 from components.clusters.kind import NODE_PORTS, Users, cluster_name, configuration, lacks_sys_resource, name_servers
 from components.clusters.metrics_server import check_measured
-from components.platforms.kubernetes.resources import open_to
+from components.platforms.kubernetes.resources import _NodeImageProvider, open_to
 from labs.cluster import Refused
 from labs.errors import LabError, UsageError
 from stacks.configuration import check_cluster
@@ -211,6 +211,20 @@ def test_images_go_where_pods_may_be() -> None:
     nodes = [node("master", "node-role.kubernetes.io/control-plane"), node("a"), node("b", "nvidia.com/gpu")]
     assert open_to(nodes, every=True) == ["a", "b"]
     assert open_to(nodes, every=False) == ["a"]
+
+
+def test_an_image_that_a_node_tells_nothing_of_is_refused_unless_it_has_too_many_to_tell() -> None:
+    def node(*images: str) -> dict[str, Any]:
+        return {"metadata": {"name": "a"}, "spec": {}, "status": {"images": [{"names": [each]} for each in images]}}
+
+    check = _NodeImageProvider._check
+    check([node("docker.io/labs/airflow:1")], ["a"], "labs/airflow:1")
+    check([node()], [], "labs/airflow:1")
+    check([node(*(f"x:{number}" for number in range(50)))], ["a"], "labs/airflow:1")
+    with pytest.raises(
+        LabError, match=r"the node a lacks the image labs/airflow:1, .* build it with `lab images build`"
+    ):
+        check([node("docker.io/labs/airflow:2")], ["a"], "labs/airflow:1")
 
 
 def test_a_cluster_of_which_no_lab_is_left_is_collected(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

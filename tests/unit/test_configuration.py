@@ -128,4 +128,6 @@ def test_what_is_for_pods_is_refused_elsewhere(tmp_path: Path) -> None:
         Lab.request("local", pod_template=path, engine="embedded")
     with pytest.raises(UsageError, match="add --platform kubernetes"):
         Lab.request("celery", dedicated=True, engine="embedded")
+    with pytest.raises(UsageError, match="--dedicated is for kind clusters"):
+        Lab.request("kubernetes", dedicated=True, cluster="context:theirs", engine="embedded")
     assert "airflow-labs:pod_template" in Lab.request("kubernetes", pod_template=path, engine="embedded").stack.config

@@ -498,7 +498,8 @@ class KubernetesPlatform:
         everybody: dict[str, Any] = {}
         lab = {"podSelector": {"matchLabels": {"tier": "airflow", "release": self._release}}}
         names = [{"protocol": protocol, "port": 53} for protocol in ("UDP", "TCP")]
-        api = [{"protocol": "TCP", "port": port} for port in (443, 6443)]
+        # as clouds, kubeadm, minikube and MicroK8s have it
+        api = [{"protocol": "TCP", "port": port} for port in (443, 6443, 8443, 16443)]
         rules: Mapping[str, tuple[dict[str, Any], list[dict[str, Any]]]] = {
             "default-deny": (everybody, []),
             "name-lookups": (everybody, [{"ports": names}]),
