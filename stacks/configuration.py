@@ -138,7 +138,35 @@ def read_template(path: Path) -> str:
         raise UsageError(
             f"--pod-template {path} has the containers {names}: the first must be base, which runs the task"
         )
+    if wrong := unknown_field(pod):
+        raise UsageError(
+            f"--pod-template {path} has {wrong}correct it, as the executor would leave it out without a word"
+        )
     return text
+
+
+def unknown_field(value: Any, kind: str = "V1Pod", where: str = "") -> str:
+    """The first field of a pod that Kubernetes does not know, as part of a sentence; "" where it knows them all.
+
+    >>> unknown_field({"spec": {"containers": [{"imagePulPolicy": "Always"}]}})
+    'spec.containers[0].imagePulPolicy, which Kubernetes does not know: did you mean imagePullPolicy? '
+    """
+    from kubernetes.client import models  # the package takes a second to import
+
+    if isinstance(value, list) and kind.startswith("list["):
+        inner = kind[len("list[") : -1]
+        return next(filter(None, (unknown_field(each, inner, f"{where}[{n}]") for n, each in enumerate(value))), "")
+    model = getattr(models, kind, None)
+    if model is None or not isinstance(value, Mapping):
+        return ""
+    names = {text: field for field, text in model.attribute_map.items()}
+    for key, inside in value.items():
+        path = f"{where}.{key}".lstrip(".")
+        if key not in names:
+            return f"{path}, which Kubernetes does not know: {nearest(key, names)}"
+        if wrong := unknown_field(inside, model.openapi_types[names[key]], path):
+            return wrong
+    return ""
 
 
 def check_cluster(cluster: str) -> tuple[str, str, str]:

@@ -108,6 +108,14 @@ def test_an_extra_is_known_and_fits_its_lab() -> None:
         ("kind: Deployment\nspec: {containers: []}", "has the containers none"),
         ("kind: Pod", "is no pod as YAML"),
         ("a: [", "is no pod as YAML"),
+        (
+            "kind: Pod\nspec: {containers: [{name: base}], nodeSelectr: {a: b}}",
+            r"has spec\.nodeSelectr, which Kubernetes does not know: did you mean nodeSelector\? correct it",
+        ),
+        (
+            "kind: Pod\nspec: {containers: [{name: base, env: [{name: A, valueFrom: {fieldReff: {}}}]}]}",
+            r"has spec\.containers\[0\]\.env\[0\]\.valueFrom\.fieldReff, which .*: did you mean fieldRef\?",
+        ),
     ],
 )
 def test_a_template_of_no_use_is_refused(tmp_path: Path, text: str, sentence: str) -> None:
