@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -225,6 +226,18 @@ def test_an_image_that_a_node_tells_nothing_of_is_refused_unless_it_has_too_many
         LabError, match=r"the node a lacks the image labs/airflow:1, .* build it with `lab images build`"
     ):
         check([node("docker.io/labs/airflow:2")], ["a"], "labs/airflow:1")
+
+
+def test_an_image_that_a_node_cannot_take_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def failing(command: list[str], **_: Any) -> subprocess.CompletedProcess[str]:
+        return subprocess.CompletedProcess(command, 1, "", "unpacking\nctr: no space left on device\n")
+
+    monkeypatch.setattr(kind.subprocess, "run", failing)
+    (tmp_path / "image.tar").touch()
+    with pytest.raises(
+        LabError, match=r"the node a could not take an image \(ctr: no space left on device\); make room"
+    ):
+        kind.load(["a"], tmp_path / "image.tar")
 
 
 def test_a_cluster_of_which_no_lab_is_left_is_collected(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
