@@ -21,7 +21,9 @@ Props = dict[str, Any]
 
 
 def read_context(context: str, files: Sequence[Path]) -> str:
-    """The text of a kubeconfig with that context alone; what it names as files is in it.
+    """The text of a kubeconfig with that context alone, without its namespace; what it names as files is in it.
+
+    That of a lab, which `up` tells its user to export, so says the same as the one that it was made from.
 
     Raises:
         UsageError: no file, or none with that context.
@@ -42,13 +44,14 @@ def read_context(context: str, files: Sequence[Path]) -> str:
             f"no kubeconfig of {', '.join(map(str, files))} has a context {context!r}: {known}, or set KUBECONFIG"
         )
     path, values, chosen = contexts[context]
+    place = {key: value for key, value in chosen.items() if key != "namespace"}
     return str(
         yaml.safe_dump(
             {
                 "apiVersion": "v1",
                 "kind": "Config",
                 "current-context": context,
-                "contexts": [{"name": context, "context": dict(chosen)}],
+                "contexts": [{"name": context, "context": place}],
                 "clusters": [_inline(values, "clusters", "cluster", chosen["cluster"], path)],
                 "users": [_inline(values, "users", "user", chosen["user"], path)],
             }
@@ -86,7 +89,7 @@ class _ContextProvider(ResourceProvider):
 
     def diff(self, _id: str, olds: Props, news: Props) -> DiffResult:
         return DiffResult(
-            changes=any(olds[key] != news[key] for key in ("context", "measured"))
+            changes=any(olds.get(key) != news[key] for key in ("context", "measured"))
             or olds["kubeconfig"] != read_context(news["context"], kubeconfig_files()),
             replaces=["context"] if olds["context"] != news["context"] else [],
         )

@@ -115,6 +115,9 @@ def test_a_context_is_taken_alone_with_its_files_in_it(kubeconfig: Path) -> None
     assert base64.b64decode(cluster["cluster"]["certificate-authority-data"]) == b"certificate"
     named = yaml.safe_load(with_namespace(yaml.safe_dump(found), "airflow-x"))
     assert named["contexts"][0]["context"]["namespace"] == "airflow-x"
+    exported = kubeconfig.parent / "of-a-lab"
+    exported.write_text(yaml.safe_dump(named))
+    assert read_context("mine", [exported]) == read_context("mine", [kubeconfig])
 
 
 def test_a_wrong_context_is_told_with_those_that_there_are(kubeconfig: Path) -> None:
