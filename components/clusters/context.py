@@ -66,7 +66,12 @@ def _inline(values: Mapping[str, Any], kind: str, key: str, name: str, path: Pat
     found = dict(found)
     for field in ("certificate-authority", "client-certificate", "client-key"):
         if field in found:
-            content = (path.parent / str(found.pop(field))).read_bytes()
+            try:
+                content = (path.parent / str(found.pop(field))).read_bytes()
+            except OSError as error:
+                raise LabError(
+                    f"the kubeconfig {path} names a {field} that cannot be read ({error}); correct it"
+                ) from error
             found[f"{field}-data"] = base64.b64encode(content).decode()
     return {"name": name, key: found}
 

@@ -129,6 +129,9 @@ def test_a_wrong_context_is_told_with_those_that_there_are(kubeconfig: Path) -> 
         read_context("mine", [kubeconfig.parent / "absent"])
     with pytest.raises(LabError, match="has no cluster 'gone', which its context names"):
         read_context("lost", [kubeconfig])
+    (kubeconfig.parent / "ca.pem").unlink()
+    with pytest.raises(LabError, match=r"names a certificate-authority that cannot be read .*; correct it"):
+        read_context("mine", [kubeconfig])
 
 
 def test_kubeconfigs_are_looked_for_where_kubectl_does(monkeypatch: pytest.MonkeyPatch) -> None:
