@@ -23,6 +23,7 @@ from labs.cluster import OWNER
 from labs.engines.base import PROJECT
 from labs.engines.kubernetes import ObjectProvider
 from labs.engines.values import Values, plain_outputs
+from stacks.configuration import unknown_field
 from tests.unit.pretending import Pretender, outputs_of
 
 KUBECONFIG = yaml.safe_dump(
@@ -174,7 +175,9 @@ def test_no_secret_is_where_describe_shows_it(any_lab: Declared) -> None:
 
 
 def test_a_task_has_what_it_needs_and_no_secret(declared: Declared) -> None:
-    (base,) = dict(declared.pretender.pods())["default.yaml"]["spec"]["containers"]
+    template = dict(declared.pretender.pods())["default.yaml"]
+    assert unknown_field(template) == ""
+    (base,) = template["spec"]["containers"]
     assert base["name"] == "base" and "command" not in base
     settings = {each["name"]: each["value"] for each in base["env"]}
     assert settings["AIRFLOW__CORE__EXECUTION_API_SERVER_URL"] == "http://airflow-api-server:8080/execution/"
