@@ -19,12 +19,10 @@ class BrokerArgs:
     Attributes:
         platform: where it runs.
         password: what clients must give.
-        persistent: whether queued tasks outlive a restart of the broker.
     """
 
     platform: Platform
     password: pulumi.Input[str]
-    persistent: bool = True
 
 
 class Broker(pulumi.ComponentResource):
@@ -47,7 +45,7 @@ class Broker(pulumi.ComponentResource):
         data = args.platform.volume(f"{name}-data", [], child)
         settings = pulumi.Output.all(
             bind=endpoint.bind_host, port=endpoint.bind_port, dir=data.path, requirepass=args.password
-        ).apply(lambda given: _settings(given, args.persistent))
+        ).apply(_settings)
         configuration = args.platform.file("redis.conf", settings, child)
         service = args.platform.service(
             name,
@@ -69,8 +67,8 @@ class Broker(pulumi.ComponentResource):
         self.register_outputs({"url": self.url, "facts": self.facts})
 
 
-def _settings(given: dict[str, Any], persistent: bool) -> str:
-    """The text of redis.conf."""
+def _settings(given: dict[str, Any]) -> str:
+    """The text of redis.conf: what is queued outlives a restart of the broker."""
     # a title would take the place of the environment, by which a lab's processes are found
     lines = [f"{key} {value}" for key, value in given.items()] + ["set-proc-title no"]
-    return "\n".join([*lines, f"appendonly {'yes' if persistent else 'no'}", 'save ""', "daemonize no"]) + "\n"
+    return "\n".join([*lines, "appendonly yes", 'save ""', "daemonize no"]) + "\n"

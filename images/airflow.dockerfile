@@ -1,7 +1,6 @@
 # Airflow with the providers of every executor: Debian's Python and the packages of airflow.lock, nothing to build with.
 ARG BASE
 FROM ${BASE} AS builder
-LABEL airflow-executor-labs.stage=builder
 ARG DEBIAN_FRONTEND=noninteractive
 RUN apt-get update -qq && apt-get install -qq --no-install-recommends python3-venv >/dev/null
 # What this network trusts matters while packages are fetched, and is left behind here.

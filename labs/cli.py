@@ -172,13 +172,17 @@ def _where(outputs: Any) -> None:
 @app.command("list")
 def list_(as_json: Json = False) -> None:
     """Show the labs and the sections of the curriculum that each serves."""
+    from components.dag_folder import section_folders  # Pulumi takes a moment to import
+
+    there = [section for section in SECTIONS if section_folders([section])]
+    served = {lab.name: [section for section in there if section in lab.sections] for lab in LABS.values()}
     if as_json:
         _print_json(
             {
                 lab.name: {
                     "teaches": lab.teaches,
                     "executors": lab.executors,
-                    "sections": lab.sections,
+                    "sections": served[lab.name],
                     "platforms": lab.platforms,
                 }
                 for lab in LABS.values()
@@ -186,16 +190,18 @@ def list_(as_json: Json = False) -> None:
         )
         return
     table = Table("lab", "teaches", "executors", "sections", "runs on", box=None, header_style="bold")
+    for narrow in table.columns[2:]:
+        narrow.max_width = 10
     for lab in LABS.values():
-        executors = ", ".join(executor.rpartition(".")[2] for executor in lab.executors)
-        platforms = ", ".join(lab.platforms)
-        table.add_row(lab.name, lab.teaches, executors, " ".join(lab.sections), platforms)
+        names = [executor.rpartition(":")[2].rpartition(".")[2] for executor in lab.executors]
+        executors = " ".join(name.removesuffix("Executor") for name in names)
+        table.add_row(lab.name, lab.teaches, executors, " ".join(served[lab.name]), " ".join(lab.platforms))
     out.print(table)
-    sections = Table("section", "title", "lab", box=None, header_style="bold")
+    titles = Table("section", "title", "lab", box=None, header_style="bold")
     for section in SECTIONS.values():
-        sections.add_row(section.number, section.title, section.lab)
+        titles.add_row(section.number, section.title, section.lab if section.number in there else "no DAGs yet")
     out.print()
-    out.print(sections)
+    out.print(titles)
 
 
 @app.command()
@@ -326,7 +332,7 @@ def status(name: Existing, as_json: Json = False) -> None:
             row = (str(state.pid or "-"), duration(state.uptime), str(state.processes), memory)
             table.add_row(state.name, f"[{colour}]{state.state.lower()}[/]", *row)
         total = sum(state.memory for state in states) / 2**20
-        executors = ", ".join(executor.rpartition(".")[2] for executor in lab.executors)
+        executors = ", ".join(executor.rpartition(":")[2].rpartition(".")[2] for executor in lab.executors)
         facts = f"lab {lab.outputs['lab']}, {executors}, engine {lab.engine.name}, {total:.0f} MiB"
         out.print(f"[bold]{lab.name}[/]: {facts}")
         out.print(table)

@@ -29,6 +29,9 @@ PORTS_OF_A_LAB = 6
 DISK_OF_A_LAB = 2.0
 """GiB for the environments in the cache and a lab's data."""
 
+DISK_OF_IMAGES = 3.0
+"""GiB that all images take, with what is there only while they are built."""
+
 
 @dataclass(frozen=True)
 class Finding:
@@ -98,21 +101,30 @@ def _tools() -> Iterable[Finding]:
         )
     )
     yield Finding("process platform", "ok", "supervisord, servers from wheels")
-    yield _docker()
+    yield from _docker()
     yield _kubernetes()
 
 
-def _docker() -> Finding:
+def _docker() -> Iterable[Finding]:
+    what = "docker platform"
     try:
         with daemon() as client:
             version = str(client.version()["Version"])
             used, why = chosen()
             there = [size(client, reference(image, used)) is not None for image in USUAL]
+            root = Path(client.info()["DockerRootDir"])
     except LabError as error:
-        return Finding("docker platform", "missing", "no usable daemon", str(error))
-    found = f"images from {used}, {why}: {sum(there)} of {len(there)} are there"
-    advice = f"./lab images {'pull' if used == 'registry' else 'build'}, or `up` does it"
-    return Finding("docker platform", "ok", f"{version}; {found}", "" if all(there) else advice)
+        yield Finding(what, "missing", "no usable daemon", str(error))
+        return
+    found = f"{version}; images from {used}, {why}: {sum(there)} of {len(there)} are there"
+    advice = [] if all(there) else [f"./lab images {'pull' if used == 'registry' else 'build'}, or `up` does it"]
+    advice += [] if os.geteuid() == 0 else ["`verify` there as root, for it looks into containers"]
+    yield Finding(what, "ok", found, "; ".join(advice))
+    if root.is_dir():  # it is not for a daemon of another machine
+        free, least = shutil.disk_usage(root).free / 2**30, DISK_OF_A_LAB + (0 if all(there) else DISK_OF_IMAGES)
+        enough = free >= least
+        advice = [] if enough else [f"make room in {root}: {least:.0f} GiB"]
+        yield Finding("free disk for Docker", "ok" if enough else "missing", f"{free:.1f} GiB", "".join(advice))
 
 
 def _kubernetes() -> Finding:

@@ -56,35 +56,59 @@ def collect(watch: Watcher) -> list[str]:
         Lab.of(name).down(watch)
         found.append(f"lab {name}, whose time was over")
     for home in sorted(_owners()):
-        if not Path(home).parent.exists():
+        if _gone(home):
             found += _remove(home)
     if any(cache_root().glob("kind-*.json")):
         from components.clusters import kind
 
         found += kind.collect()
-    return found
+    return found + _images()
+
+
+def _images() -> list[str]:
+    from labs import images, node_image
+
+    current = {images.reference(image, source) for source in images.FOLDERS for image in images.RECIPES}
+    with contextlib.suppress(LabError):  # no daemon, no images
+        gone = images.forget_unused({*current, images.base(), node_image.reference()})
+        return [f"image {name}, which labs no longer run on" for name in gone]
+    return []
+
+
+def _gone(home: str) -> bool:
+    """Whether the lab of that directory is not there; where this user may not look, it is."""
+    try:
+        Path(home).parent.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return True
+    except OSError:
+        return False
+    return False
 
 
 def _owners() -> set[str]:
     """The lab directories that processes, containers, networks and volumes of this machine name as their lab's."""
-    from labs.daemon import OWNER, daemon, owned  # the package docker takes a while to import
+    from labs.daemon import OWNER, daemon, of_this_machine, owned  # the package docker takes a while to import
 
     homes = set()
     for process in psutil.process_iter():
         with contextlib.suppress(psutil.Error, OSError):
             homes.add(process.environ().get(processes.LAB_MARK, ""))
     with contextlib.suppress(LabError), daemon() as client:  # no daemon, no containers
-        homes |= {str((each.attrs.get("Config", each.attrs)["Labels"])[OWNER]) for each in owned(client)}
+        if of_this_machine(client):
+            homes |= {str((each.attrs.get("Config", each.attrs)["Labels"])[OWNER]) for each in owned(client)}
     return homes - {""}
 
 
 def _remove(home: str) -> list[str]:
     from components.platforms.docker.inspection import remaining, remove_all
+    from labs.daemon import daemon, of_this_machine
 
     removed = []
-    with contextlib.suppress(LabError):  # no daemon, no containers
-        removed += remaining(home)
-        remove_all(home)
+    with contextlib.suppress(LabError), daemon() as client:  # no daemon, no containers
+        if of_this_machine(client):
+            removed += remaining(home)
+            remove_all(home)
     left = processes.marked(home)
     removed += [f"process {process.pid}" for process in left]
     processes.end_all(home)

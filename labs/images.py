@@ -12,15 +12,22 @@ import re
 import shutil
 import ssl
 import subprocess
+import sys
 import tempfile
-from collections.abc import Mapping
+import threading
+import time
+from collections.abc import Collection, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, Literal
 
 import filelock
+import requests
 from docker.errors import APIError, BuildError, ImageNotFound
 
-from labs.cache import IMAGES, Tell, artefact, digest
+from labs.cache import IMAGES, KEPT, Tell, artefact, digest
 from labs.daemon import daemon
 from labs.errors import LabError, UsageError, last_words, nearest
 from labs.go_programs import Program, forget_caches
@@ -69,8 +76,8 @@ PROGRAMS: Mapping[str, Program] = {
 USUAL = tuple(image for image in RECIPES if image not in PROGRAMS)
 """Images that are made when none is named: a program takes minutes, and only an extra needs one."""
 
-STAGE = f"{REPOSITORY}.stage"
-"""Label of what a recipe only builds with."""
+LAYER = f"{REPOSITORY}.image"
+"""Label of all that a build makes: the image it is for. What has no name of its own is removed by it."""
 
 PATIENCE = 900
 """Seconds that a step of a build may take without a word."""
@@ -80,7 +87,8 @@ def _silent(_line: str) -> None:
     """Tell nobody."""
 
 
-def _base() -> str:
+def base() -> str:
+    """Name and tag of the Debian that every image begins with."""
     return f"{REPOSITORY}/base:{digest(SUITE, *BASE)}"
 
 
@@ -98,7 +106,7 @@ def reference(image: str, source: Source) -> str:
         raise UsageError(f"there is no image {image!r}: {nearest(image, RECIPES)}use {', '.join(RECIPES)}")
     files = [path.read_bytes() for path in (_recipe(image, source), *(IMAGES / file for file in RECIPES[image]))]
     programs = [PROGRAMS[image].key] if image in PROGRAMS else []
-    read = (_base(), *files, _installer(), *programs) if source == "packages" else files
+    read = (base(), *files, _installer(), *programs) if source == "packages" else files
     return f"{REPOSITORY}/{image}:{digest(*read)}"
 
 
@@ -156,6 +164,28 @@ def build(image: str, source: Source, tell: Tell = _silent) -> str:
     return name
 
 
+def build_missing(tell: Tell) -> None:
+    """Make all images that labs run on, at once; those that are there stay as they are.
+
+    Args:
+        tell: never called twice at the same time.
+
+    Raises:
+        LabError: as `build`.
+    """
+    source, _ = chosen()
+    found = sizes(source)
+    missing = [image for image in USUAL if found[image][1] is None]
+    telling = threading.Lock()
+
+    def told(line: str) -> None:
+        with telling:
+            tell(line)
+
+    with ThreadPoolExecutor(len(USUAL)) as pool:
+        list(pool.map(lambda image: build(image, source, told), missing))
+
+
 def _begins(image: str) -> str:
     """The official image that the recipe begins with."""
     begins = re.search(r"^FROM (\S+)", _recipe(image, "registry").read_text(), re.MULTILINE)
@@ -168,7 +198,7 @@ def pull(client: Any, image: str, name: str, tell: Tell = _silent) -> None:
 
     Args:
         image: what it is called in what is told.
-        name: with its tag.
+        name: with its tag or digest.
 
     Raises:
         LabError: the registry is not reached, or has no such image.
@@ -176,10 +206,9 @@ def pull(client: Any, image: str, name: str, tell: Tell = _silent) -> None:
     if size(client, name) is not None:
         return
     tell(f"{image}: pulling {name}")
-    repository, _, tag = name.rpartition(":")
     layers: dict[str, str] = {}
     try:
-        for event in client.api.pull(repository, tag, stream=True, decode=True):
+        for event in client.api.pull(name, stream=True, decode=True):
             if "error" in event:
                 raise APIError(event["error"])
             if event.get("id") and event.get("status") in ("Pulling fs layer", "Pull complete"):
@@ -200,12 +229,18 @@ def only_one(what: str) -> filelock.BaseFileLock:
 
 def base_image(client: Any, tell: Tell) -> str:
     """The name of the Debian that every image begins with; made when it is not there."""
-    name = _base()
+    name = base()
     with only_one("base"):
         if size(client, name) is None:
             archive = artefact("debian", name.rpartition(":")[2], lambda folder: _debian(folder, tell)) / "base.tar"
             repository, _, tag = name.partition(":")
-            client.api.import_image_from_file(str(archive), repository=repository, tag=tag)
+            try:
+                client.api.import_image_from_file(str(archive), repository=repository, tag=tag)
+            except APIError as error:
+                raise LabError(
+                    f"Docker did not take the Debian of the images ({error.explanation or error}); make room where it "
+                    "keeps its data, and run the command again"
+                ) from error
     return name
 
 
@@ -238,13 +273,22 @@ def _build(client: Any, image: str, source: Source, name: str, arguments: dict[s
             forget_caches()
         (context / "uv.lock").write_text(_installer())
         (context / "certificates.pem").write_bytes(_trusted())
-        if index := os.environ.get("PIP_INDEX_URL"):
+        if index := _index():
             arguments = {**arguments, "PIP_INDEX_URL": index}
         docker_build(client, folder, recipe.name, name, arguments, image)
 
 
+def _index() -> str:
+    """The index of Python packages that pip or uv use on this machine; "" where that is their own choice."""
+    for variable in ("PIP_INDEX_URL", "UV_DEFAULT_INDEX", "UV_INDEX_URL"):
+        if os.environ.get(variable):
+            return os.environ[variable]
+    command = [sys.executable, "-m", "pip", "config", "get", "global.index-url"]
+    return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
+
+
 def docker_build(client: Any, folder: str, file: str, name: str, arguments: Mapping[str, str], image: str = "") -> None:
-    """`docker build` of a folder, of which no stage stays.
+    """`docker build` of a folder, of which nothing stays but the image, whether it fails or not.
 
     Args:
         name: with its tag.
@@ -254,6 +298,9 @@ def docker_build(client: Any, folder: str, file: str, name: str, arguments: Mapp
         LabError: it fails; with its last words.
     """
     called = image or name
+    recipe = Path(folder, file)
+    labelled = re.sub(r"^FROM .*", rf"\g<0>\nLABEL {LAYER}={called}", recipe.read_text(), flags=re.MULTILINE)
+    recipe.write_text(labelled)
     try:
         client.images.build(path=folder, dockerfile=file, tag=name, buildargs=dict(arguments), rm=True, forcerm=True)
     except BuildError as error:
@@ -265,7 +312,44 @@ def docker_build(client: Any, folder: str, file: str, name: str, arguments: Mapp
     except APIError as error:
         raise LabError(f"the image {called} could not be built: {error.explanation or error}") from error
     finally:
-        client.images.prune(filters={"dangling": True, "label": STAGE})
+        with suppress(requests.RequestException):  # the daemon may be gone
+            _forget_layers(client, called)
+
+
+def _forget_layers(client: Any, image: str) -> None:
+    """Remove stages that were only built with, and the steps before one that failed."""
+    for found in client.api.images(filters={"dangling": True, "label": f"{LAYER}={image}"}):
+        with suppress(APIError):  # a container may use it
+            client.api.remove_image(found["Id"])
+
+
+def forget_unused(current: Collection[str]) -> list[str]:
+    """Remove what interrupted builds have left, and the images that labs no longer run on.
+
+    Args:
+        current: names with tags of those that stay, of any age.
+
+    Returns:
+        The names of the others that nobody has made or used for long.
+    """
+    gone = []
+    with daemon() as client:
+        for image in RECIPES:
+            with suppress(filelock.Timeout), only_one(image).acquire(timeout=0):
+                _forget_layers(client, image)
+        for found in client.images.list(f"{REPOSITORY}/*"):
+            if time.time() - _made(found.attrs) > KEPT:
+                for name in {tag for tag in found.tags if tag.startswith(REPOSITORY)} - set(current):
+                    with suppress(APIError):  # a container uses it
+                        client.api.remove_image(name)
+                        gone.append(name)
+    return gone
+
+
+def _made(attributes: Mapping[str, Any]) -> float:
+    """When an image was made, or named at last; its layers may be older."""
+    latest = max(attributes["Created"], attributes.get("Metadata", {}).get("LastTagTime", ""))
+    return datetime.fromisoformat(latest[:19]).replace(tzinfo=timezone.utc).timestamp()
 
 
 def _trusted() -> bytes:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.table import Table
 
-from labs.console import duration, err, out
+from labs.console import duration, err, out, plural
 
 if TYPE_CHECKING:
     from labs.images import Source
@@ -58,9 +58,11 @@ def _make(names: Sequence[str] | None, source: Source) -> None:
             node_image.pull(tell)
         err.print(f"  [green]✓[/] {name} [dim]{duration(time.monotonic() - begun)}[/]")
 
+    begun = time.monotonic()
     with ThreadPoolExecutor() as pool:
         for _ in pool.map(one, wanted):
             pass
+    err.print(f"{plural(len(wanted), 'image')}: {duration(time.monotonic() - begun)}", style="bold")
 
 
 @app.command("list")

@@ -199,6 +199,10 @@ class Lab:
 
             with daemon():  # or nothing is touched
                 pass
+        if self.asked_platform == "docker":
+            from labs import images
+
+            images.build_missing(lambda line: watch(Event("message", message=line)))
         fresh = self._claim()
         try:
             self.engine.up(self.stack, watch)

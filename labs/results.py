@@ -81,7 +81,7 @@ class Results:
     Attributes:
         started: local time with its offset.
         seconds: from the first check to the last one so far.
-        machine: what it ran on, in words: `cores`, `memory`, `system`.
+        machine: what it ran on, in words: `cores`, `memory`, `system`, and the checkout's `commit`.
     """
 
     lab: str

@@ -50,8 +50,8 @@ def verify_platform(platform: str) -> int:
     As many labs at once as there are CPUs, but one by one in a cluster, of which they share the nodes that faults stop.
 
     Returns:
-        An exit code: 0 when every lab came up, all that applies to it is proven, and the portable DAGs computed the
-        same on all of them; of several others, the first.
+        An exit code: 0 when every lab came up, all that applies to it is proven, the portable DAGs computed the same
+        on all of them, and all that was proven on processes is proven or not applicable; of several others, the first.
     """
     targets = [lab.name for lab in LABS.values() if platform in lab.platforms]
     begun = time.monotonic()
@@ -66,9 +66,20 @@ def verify_platform(platform: str) -> int:
     verified = [_name(target, platform) for target, (_, _, results) in zip(targets, tried, strict=True) if results]
     if len(verified) > 1:
         codes.append(compare_labs(verified, "35.5"))
+    if platform != "process":
+        codes += [_beside_processes(target, platform) for target in targets if "process" in LABS[target].platforms]
     out.print(table)
     out.print(f"all labs of the platform {platform}: {duration(time.monotonic() - begun)}")
     return next(filter(None, codes), ExitCode.OK)
+
+
+def _beside_processes(target: str, platform: str) -> int:
+    """Compare a lab with the same on processes, where that was verified, on a page beside its report: the exit code."""
+    folders = {name: report_directory(name) for name in (_name(target, "process"), _name(target, platform))}
+    if not all((folder / "results.json").exists() for folder in folders.values()):
+        err.print(f"{target}: not compared with processes, where it was not verified")
+        return ExitCode.OK
+    return compare_labs(list(folders), output=[*folders.values()][-1] / "comparison.html")
 
 
 def _name(target: str, platform: str) -> str:

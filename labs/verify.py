@@ -31,10 +31,16 @@ def report_directory(lab: str) -> Path:
 
 
 def scenario_paths(sections: Sequence[str], section: str | None) -> list[Path]:
-    """The folders of the scenarios of one section, or of all sections of a lab with its claims and faults."""
+    """The folders of the scenarios of one section, or of all sections of a lab with its claims and faults.
+
+    Raises:
+        UsageError: that section has no scenarios here.
+    """
     wanted = [section] if section else sections
     prefixes = ["section_{}_{:02d}_".format(*map(int, number.split("."))) for number in wanted]
     folders = sorted(folder for prefix in prefixes for folder in SCENARIOS.glob(f"{prefix}*"))
+    if section and not folders:
+        raise UsageError(f"section {section} has no scenarios here yet: `lab list` shows those that have")
     return folders if section else [*folders, SCENARIOS / "claims", SCENARIOS / "faults"]
 
 
@@ -128,7 +134,8 @@ def compare_labs(names: Sequence[str], section: str | None = None, output: Path 
         output: an HTML file to write, too.
 
     Returns:
-        An exit code: 1 when a DAG computed something else on one of the labs than on another, otherwise 0.
+        An exit code: 1 when a DAG computed something else on one of the labs than on another, or a check failed on one
+        and not on another; otherwise 0.
 
     Raises:
         LabError: one of them was never verified.
@@ -155,7 +162,8 @@ def compare_labs(names: Sequence[str], section: str | None = None, output: Path 
     if output is not None:
         output.write_text(comparison_page(labs, rows), encoding="utf-8")
         out.print(f"comparison: {output}", soft_wrap=True)
-    return ExitCode.FAILED if different else ExitCode.OK
+    failed = any(reason.verdict == "failed" for reason in explained)
+    return ExitCode.FAILED if different or failed else ExitCode.OK
 
 
 def _cell(row: Row, lab: str, numbers: Mapping[Reason, int]) -> str:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -12,6 +13,7 @@ from urllib.parse import SplitResult, urlsplit
 
 import psutil
 
+from components.platforms.process.inspection import memory
 from labs.runs import Run
 from labs.service_logs import service_logs
 from labs.waiting import until
@@ -31,6 +33,16 @@ query = text("select task_id, status, result is null from celery_taskmeta where 
 with engine.connect() as connection:
     rows = connection.execute(query.bindparams(bindparam("ids", expanding=True)), {"ids": sys.argv[1:]})
     print(json.dumps([list(row) for row in rows]))
+"""
+
+CONTROL = """
+import json, sys
+from airflow.providers.celery.executors.celery_executor_utils import app
+worker, command, arguments = sys.argv[1:]
+(reply,) = app.control.broadcast(
+    command, json.loads(arguments), pattern=f"{worker}@*", matcher="glob", limit=1, reply=True, timeout=10
+)
+print(json.dumps(*reply.values()))
 """
 
 
@@ -108,6 +120,51 @@ class Celery:
             with connection.makefile("rb") as answers:
                 assert answers.readline() == b"+OK\r\n", "the broker refused the login of the lab's own workers"
                 return [int(answers.readline().removeprefix(b":")) for _ in commands]
+
+    def control(self, worker: str, command: str, **arguments: Any) -> Any:
+        """What a worker answers to a command of Celery's remote control.
+
+        Source: https://docs.celeryq.dev/en/stable/userguide/workers.html#remote-control
+        """
+        return json.loads(self.python("-c", CONTROL, worker, command, json.dumps(arguments)))
+
+    def pool(self, worker: str) -> int:
+        """How many processes a worker has for tasks."""
+        return sum("ForkPoolWorker" in " ".join(child.cmdline()) for child in self.worker(worker).children())
+
+    def memory(self, worker: str) -> int:
+        """Bytes of all processes of a worker and of its tasks, shared pages counted once."""
+        main = self.worker(worker)
+        return memory([main, *main.children(recursive=True)])
+
+    @contextmanager
+    def larger_pool(self, worker: str, by: int) -> Iterator[None]:
+        """A worker with so many processes more."""
+
+        def resize(command: str, wanted: int) -> None:
+            told = self.control(worker, command, n=by)
+
+            def probe() -> tuple[bool | None, str]:
+                now = self.pool(worker)
+                return (True if now == wanted else None), f"it has {now}; {told}"
+
+            until(probe, what=f"{worker} to have {wanted} processes", timeout=30)
+
+        before = self.pool(worker)
+        resize("pool_grow", before + by)
+        try:
+            yield
+        finally:
+            resize("pool_shrink", before)
+
+    @contextmanager
+    def serving(self, worker: str, queue: str) -> Iterator[None]:
+        """A worker that takes from one more queue."""
+        self.control(worker, "add_consumer", queue=queue)
+        try:
+            yield
+        finally:
+            self.control(worker, "cancel_consumer", queue=queue)
 
     def results(self, messages: Iterable[str]) -> dict[str, Result]:
         """The rows that the result backend has for these messages, by message."""

@@ -66,6 +66,15 @@ def listening(processes: Iterable[psutil.Process]) -> list[int]:
     return sorted(found)
 
 
+def remotes(processes: Iterable[psutil.Process]) -> dict[str, str]:
+    """Of each TCP connection that processes hold, by its own end, the other; those that end meanwhile hold none."""
+    found: dict[str, str] = {}
+    for process in processes:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            found |= {each.local: each.remote for each in connections(process) if each.remote}
+    return found
+
+
 def _address(text: str) -> str:
     """
     >>> _address("0100007F:1F90")

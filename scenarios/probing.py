@@ -220,9 +220,9 @@ class ProbeRun:
         """The tasks of executions that have not come to their end, and whose process lives."""
         return [each.task for each in self.executions() if not each.ended and self.lives(each)]
 
-    def release(self) -> None:
-        """Let every execution come to its end."""
-        (self.folder / "release").touch()
+    def release(self, service: str = "") -> None:
+        """Let every execution come to its end, or every one in a service."""
+        (self.folder / (f"release-{service}" if service else "release")).touch()
 
 
 def reports_fail(said: Callable[[], str], tasks: int) -> float:

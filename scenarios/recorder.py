@@ -6,6 +6,7 @@ import inspect
 import os
 import platform
 import re
+import subprocess
 from collections.abc import Generator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
@@ -18,6 +19,7 @@ import pytest
 
 from labs.airflow import Airflow, AirflowError
 from labs.errors import LabError
+from labs.paths import PROJECT_ROOT
 from labs.results import Claim, Kind, Result, Results, Verdict, secrets_of, undecided, worst
 from labs.runs import FINISHED_TASK, Run, TaskInstance
 from labs.service_logs import ServiceLog, service_logs
@@ -99,6 +101,7 @@ class Recorder:
         self.lab = str(config.getoption("--lab"))
         self.started = datetime.now(timezone.utc).astimezone()
         self.results: dict[str, Result] = {}
+        self.commit = _commit()
 
     def so_far(self) -> Results:
         return Results(
@@ -109,6 +112,7 @@ class Recorder:
                 "system": f"{platform.system()} {platform.machine()}",
                 "cores": str(os.cpu_count()),
                 "memory": f"{psutil.virtual_memory().total / 2**30:.0f} GiB",
+                "commit": self.commit,
             },
             results=tuple(self.results.values()),
         )
@@ -250,3 +254,13 @@ def _tail(log: ServiceLog) -> str:
     except (OSError, LabError) as error:
         return f"(no log: {error})"
     return "\n".join(lines[-LOG_LINES:])
+
+
+def _commit() -> str:
+    """The commit of this checkout, marked where its files differ; "" where git does not tell."""
+    command = ["git", "describe", "--always", "--dirty", "--exclude=*"]
+    try:
+        done = subprocess.run(command, cwd=PROJECT_ROOT, capture_output=True, text=True, check=False)
+    except FileNotFoundError:
+        return ""
+    return done.stdout.strip()

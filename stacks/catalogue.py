@@ -162,14 +162,14 @@ LABS: Mapping[str, Lab] = {
         ),
         Lab(
             name="celery",
-            teaches="tasks on workers that take them from a broker: queues, concurrency, results, priorities",
+            teaches="tasks on workers that take them from a broker: queues, concurrency, priorities, debugging",
             executors=("CeleryExecutor",),
             sections=(*PORTABLE, "35.3", "35.8", "35.9"),
             platforms=("process", "docker", "kubernetes"),
             needs=("a Redis server: from the PATH, or a wheel for Python up to 3.12",),
             workers={
                 "default": Workers(("default",), concurrency=2),
-                "heavy": Workers(("heavy_compute",)),
+                "heavy": Workers(("heavy_compute",), prefetch=4),  # as Celery by itself; 1 in Airflow
                 "io": Workers(("io_bound",), concurrency=2),
                 "compute": Workers(("compute",)),
             },
@@ -199,11 +199,11 @@ LABS: Mapping[str, Lab] = {
         Lab(
             name="multi",
             teaches="several executors side by side, chosen per DAG and per task",
-            executors=("LocalExecutor", "CeleryExecutor", f"edge:{EDGE}"),
-            sections=(*PORTABLE, "35.7"),
+            executors=("LocalExecutor", "celery:CeleryExecutor", f"edge:{EDGE}"),
+            sections=(*PORTABLE, "35.7", "35.10"),
             platforms=("process", "docker"),
             needs=("a Redis server: from the PATH, or a wheel for Python up to 3.12",),
-            workers={"default": Workers(("default",), concurrency=2)},
+            workers={"default": Workers(("default", "zone_b"), concurrency=2)},
             sites={"site-a": Site(("default", "site_a"))},
             options={"core.parallelism": "4", **QUICK, **CELERY},
         ),

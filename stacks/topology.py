@@ -28,6 +28,7 @@ from components.scheduler import Scheduler, SchedulerArgs
 from components.secrets import LabSecrets
 from components.task_pods import TaskPods, TaskPodsArgs
 from components.triggerer import Triggerer, TriggererArgs
+from labs.errors import UsageError
 from stacks.catalogue import ROLES, Lab
 
 
@@ -56,17 +57,29 @@ def connections(lab: Lab, options: Mapping[str, str]) -> int:
     Each Airflow service that uses it has a pool; so has Celery's result backend, in each scheduler and with one for
     each task that a worker runs at once.
     """
-    pool = int(options.get("database.sql_alchemy_pool_size", 5)) + int(
-        options.get("database.sql_alchemy_max_overflow", 10)
-    )
+    pool = _number(options, "database.sql_alchemy_pool_size", 5)
+    pool += _number(options, "database.sql_alchemy_max_overflow", 10)
     slots = sum(group.replicas * group.slots for group in lab.workers.values())
     return pool * sum(lab.count(role) for role in ROLES) + (slots + lab.count("scheduler") if slots else 0)
+
+
+def _number(options: Mapping[str, str], option: str, default: int) -> int:
+    """An option that is a whole number. Raises UsageError when it is none."""
+    try:
+        return int(options.get(option, default))
+    except ValueError:
+        raise UsageError(f"--set {option}={options[option]}: it takes a whole number, as {default}") from None
 
 
 def build(lab: Lab, platform: Platform, settings: Settings) -> dict[str, pulumi.Input[object]]:
     """Declare every resource of the lab; returns the outputs that scenarios and the command line read."""
     remote = "log-store" in settings.extras
     options = {**lab.options, **(OPTIONS if remote else {}), **settings.options}
+    if lab.workers and not platform.offers("redis"):
+        raise UsageError(
+            f"the lab {lab.name} needs Redis, and this machine has no redis-server on the PATH nor a wheel of one for "
+            "its Python: install the package redis-server, or use Python 3.12 or older"
+        )
     several = lab.count("api-server") > 1
     balanced = several and platform.offers("haproxy")
     pooled = lab.pooled and not settings.database_url and platform.offers("pgbouncer")

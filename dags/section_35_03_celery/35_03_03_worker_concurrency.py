@@ -3,13 +3,13 @@
 | setting | meaning | here |
 | --- | --- | --- |
 | `--concurrency`, `[celery] worker_concurrency` | processes of one worker: tasks that it runs at once | 2 |
-| `[celery] worker_prefetch_multiplier` | messages that a worker holds, per process | 1 |
+| `[celery] worker_prefetch_multiplier` | messages that a worker holds, per process | 1; `heavy-1` 4 |
 | `[celery] task_acks_late` | a message is held until its task has *ended*, not only until it started | True |
 
 With 1 and True a worker holds what it runs and nothing else; the rest waits in the broker, where any free
-worker of the queue can take it. A multiplier of 4 lets the same worker hold eight messages for its two
-processes: when the first tasks are slow, six others wait behind them although another worker is idle. What
-it buys: a process that became free need not ask the broker, which takes up to a second, much for short
+worker of the queue can take it. A multiplier of 4 lets a worker hold four messages for its one process: when
+the first task is slow, or the whole worker, three others wait behind it although another worker is idle.
+What it buys: a process that became free need not ask the broker, which takes up to a second, much for short
 tasks.
 
 Tasks are not dealt out: a process that is free takes the next one. So a slow task costs the others one
@@ -167,6 +167,7 @@ def worker_concurrency():
             "workers": workers,
             "taken": taken,
             "took": took,
+            "pool_sizes": sizes,
             "watched": watched,
             "cut_off_after": cut_off_after,
             "memory_mb": memory,

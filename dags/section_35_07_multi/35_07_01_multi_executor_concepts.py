@@ -11,7 +11,7 @@ differ more than one executor can serve:
 | EdgeExecutor | places that only reach the API server | polls for work; results and logs by HTTP |
 
     [core]
-    executor = LocalExecutor,CeleryExecutor,edge:airflow.providers.edge3.executors.EdgeExecutor
+    executor = LocalExecutor,celery:CeleryExecutor,edge:airflow.providers.edge3.executors.EdgeExecutor
 
 The first one is the default. A task names another with `executor=`: by its class, its module path or its
 alias. A name that is not in the list is an import error of the whole DAG file, on every component that

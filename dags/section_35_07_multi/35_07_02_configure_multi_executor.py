@@ -5,13 +5,14 @@ lab:
 
     [core]
     executor = CeleryExecutor,KubernetesExecutor
-    executor = LocalExecutor,CeleryExecutor,edge:airflow.providers.edge3.executors.EdgeExecutor
+    executor = LocalExecutor,celery:CeleryExecutor,edge:airflow.providers.edge3.executors.EdgeExecutor
 
 * **Default**: the first entry. It runs every task that names no executor.
 * **Names**: Airflow's own three go by their class name; any other needs its module path.
-* **Aliases**: `alias:path` gives an entry a short name. A task may use alias, path or class; the task
-  instance records the word it used. An alias says what an executor is *for*, so that a deployment can
-  change what is behind it and no DAG: `batch:LocalExecutor` here, `batch:CeleryExecutor` there.
+* **Aliases**: `alias:path`, or `alias:Class` for Airflow's own, gives an entry a name of yours. A task may
+  use alias, path or class; the task instance records the word it used. An alias says what an executor is
+  *for*, so that a deployment can change what is behind it and no DAG: `batch:LocalExecutor` here,
+  `batch:CeleryExecutor` there.
 * **Not allowed**: one executor twice, even under two aliases; CeleryKubernetesExecutor and its like, which
   lists have replaced in Airflow 3.
 

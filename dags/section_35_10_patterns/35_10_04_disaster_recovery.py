@@ -22,7 +22,7 @@ system that the task fills.
 
 **Failover between executors** does not happen by itself: a task stays with its executor and its queue, and waits. Who
 wants a way around writes it down: `primary` fails, and `standby` (`trigger_rule="all_failed"`) does the work on
-another executor where one is configured, else on the queue of another zone.
+another executor where one is configured, as in the lab `multi`, else on the queue of another zone.
 
 **Drills**: a recovery that was never tried is a hope. `drill` measures this one: *RPO*, the work that is lost, and
 *RTO*, how long nothing went on. To drill the whole, kill all workers and schedulers while `process` runs: give the

@@ -16,7 +16,7 @@ from docker.errors import DockerException, NotFound
 from docker.types import EndpointConfig, LogConfig, Mount
 
 from labs import processes
-from labs.daemon import daemon
+from labs.daemon import daemon, said
 from labs.engines.base import name_of
 from labs.engines.deployment import changed_keys
 from labs.engines.providers import Difference, Provider
@@ -46,11 +46,13 @@ class _Kind:
     def diff(self, urn: str, id: str, olds: Values, news: Values) -> Difference:
         with daemon() as client:
             found = self._found(client, str(news["name"]))
-            drifted = found is None or found.id != id
+            drifted = found is None or found.id != id or not _owned(found, olds)
             olds = {key: value for key, value in olds.items() if key in self.shape}
-            running = found is None or self._as_it_should_be(found, news)
+            running = found is None or self._as_it_should_be(client, found, news)
         changed = changed_keys(olds, news)
-        replaces = tuple(key for key in changed if key not in self.in_place) or (("id",) if drifted else ())
+        # Docker leaves a limit as it is that it is not given
+        replaces = tuple(key for key in changed if key not in self.in_place or key not in news)
+        replaces = replaces or (("id",) if drifted else ())
         return Difference(bool(changed) or drifted or not running, replaces, delete_before_replace=True)
 
     def create(self, urn: str, news: Values) -> tuple[str, Values]:
@@ -67,7 +69,7 @@ class _Kind:
             try:
                 made = self._make(client, name, news)
             except (DockerException, requests.RequestException) as error:
-                raise LabError(f"the {self.kind} {name} could not be made: {_said(error)}") from error
+                raise LabError(f"the {self.kind} {name} could not be made: {said(error)}") from error
             return str(made.id), {**news, **self._given(made)}
 
     def update(self, urn: str, id: str, olds: Values, news: Values) -> Values:
@@ -80,13 +82,13 @@ class _Kind:
                 try:
                     self._remove(found, outputs)
                 except (DockerException, requests.RequestException) as error:
-                    raise LabError(f"the {self.kind} {outputs['name']} could not be removed: {_said(error)}") from error
+                    raise LabError(f"the {self.kind} {outputs['name']} could not be removed: {said(error)}") from error
 
     def _given(self, made: Any) -> Values:
         """What the daemon chose."""
         return {}
 
-    def _as_it_should_be(self, found: Any, news: Values) -> bool:
+    def _as_it_should_be(self, client: Any, found: Any, news: Values) -> bool:
         return True
 
     def _found(self, client: Any, name: str) -> Any:
@@ -141,7 +143,7 @@ class ContainerProvider(_Kind):
     """`docker.Container`: created, and started; whether what runs in it is ready is not asked here."""
 
     kind = "container"
-    in_place = frozenset({"memory", "restart", "destroyGraceSeconds"})
+    in_place = frozenset({"memory", "memorySwap", "restart", "destroyGraceSeconds"})
     shape: ClassVar[Shape] = {
         "name": {},
         "image": {},
@@ -164,6 +166,7 @@ class ContainerProvider(_Kind):
         "healthcheck": {"tests": {}, "interval": {}, "timeout": {}, "retries": {}, "startPeriod": {}},
         "restart": {},
         "memory": {},
+        "memorySwap": {},
         "shmSize": {},
         "logDriver": {},
         "logOpts": {"*": {}},
@@ -177,8 +180,22 @@ class ContainerProvider(_Kind):
             return client.containers.get(name)
         return None
 
-    def _as_it_should_be(self, found: Any, news: Values) -> bool:
+    def _as_it_should_be(self, client: Any, found: Any, news: Values) -> bool:
+        return self._runs_if_it_must(found, news) and not self._off(client, found, news)
+
+    @staticmethod
+    def _runs_if_it_must(found: Any, news: Values) -> bool:
         return bool(found.status == "running") or not news.get("mustRun", True)
+
+    @staticmethod
+    def _off(client: Any, found: Any, news: Values) -> list[Values]:
+        """The networks that a service should be on and is not; a name may have become that of another one."""
+        if not news.get("mustRun", True):
+            return []
+        on = {each["NetworkID"] for each in found.attrs["NetworkSettings"]["Networks"].values()}
+        find = NetworkProvider()._found
+        wanted = news.get("networksAdvanced", ())
+        return [each for each in wanted if getattr(find(client, str(each["name"])), "id", None) not in on]
 
     def _make(self, client: Any, name: str, news: Values) -> Any:
         container = client.containers.create(**arguments(news))
@@ -194,11 +211,22 @@ class ContainerProvider(_Kind):
             container = client.containers.get(id)
             try:
                 container.update(**_limits(news))
-                if not self._as_it_should_be(container, news):
-                    container.unpause() if container.status == "paused" else container.start()
+                for each in self._off(client, container, news):
+                    client.networks.get(each["name"]).connect(container, aliases=each.get("aliases"))
+                if not self._runs_if_it_must(container, news):
+                    self._resume(container)
             except DockerException as error:
-                raise LabError(f"the container {news['name']} could not be changed: {_said(error)}") from error
+                raise LabError(f"the container {news['name']} could not be changed: {said(error)}") from error
         return dict(news)
+
+    @staticmethod
+    def _resume(container: Any) -> None:
+        if container.status == "paused":
+            container.unpause()
+        elif container.status == "restarting":  # Docker waits, the longer the more often it has ended, and so would we
+            container.restart(timeout=0)
+        else:
+            container.start()
 
     def _remove(self, found: Any, news: Values) -> None:
         with suppress(NotFound):
@@ -243,12 +271,12 @@ def arguments(news: Values) -> dict[str, Any]:
         ],
         "tmpfs": news.get("tmpfs"),
         "ports": {
-            f"{int(port['internal'])}/{port.get('protocol', 'tcp')}": (port["ip"], int(port["external"]))
+            f"{int(port['internal'])}/{port.get('protocol', 'tcp')}": (port.get("ip", "0.0.0.0"), int(port["external"]))
             for port in news.get("ports", ())
         },
         "healthcheck": health and _health(health),
         "shm_size": news.get("shmSize") and int(news["shmSize"]) * 2**20,
-        "log_config": LogConfig(type=news["logDriver"], config=news.get("logOpts")) if "logDriver" in news else None,
+        "log_config": LogConfig(type=news.get("logDriver", ""), config=news.get("logOpts")),  # "" is the daemon's own
         "labels": _labels(news),
         "stop_signal": news.get("stopSignal"),
         **_limits(news),
@@ -265,8 +293,11 @@ def arguments(news: Values) -> dict[str, Any]:
 def _limits(news: Values) -> dict[str, Any]:
     """What of a container can be changed while it runs."""
     restart = {"Name": str(news.get("restart", "no")), "MaximumRetryCount": 0}
-    memory = int(news.get("memory", 0)) * 2**20
-    return {"restart_policy": restart, **({"mem_limit": memory, "memswap_limit": memory} if memory else {})}
+    memory = {"mem_limit": "memory", "memswap_limit": "memorySwap"}
+    return {
+        "restart_policy": restart,
+        **{key: int(news[name]) * 2**20 for key, name in memory.items() if name in news},
+    }
 
 
 def _health(health: Mapping[str, Any]) -> dict[str, Any]:
@@ -313,7 +344,3 @@ def _check_known(where: str, value: Any, shape: Shape) -> None:
                     "install the Pulumi CLI and use --engine pulumi"
                 )
             _check_known(f"{key} of {where}", inner, known)
-
-
-def _said(error: Exception) -> str:
-    return str(getattr(error, "explanation", None) or error)

@@ -23,16 +23,18 @@ def comparison_page(labs: Mapping[str, Results], found: Sequence[Row]) -> str:
             el("h1", "Labs side by side"),
             el(
                 "dl",
-                *(
-                    el("div", el("dt", name), el("dd", f"{results.started:%-d %B %Y, %H:%M}"))
-                    for name, results in labs.items()
-                ),
+                *(el("div", el("dt", name), el("dd", _when(results))) for name, results in labs.items()),
                 class_="facts",
             ),
         ),
         _summary(found),
         *(_section(list(labs), section, list(each)) for section, each in groupby(found, key=lambda row: row.section)),
     )
+
+
+def _when(results: Results) -> str:
+    commit = results.machine.get("commit", "")
+    return f"{results.started:%-d %B %Y, %H:%M}" + (f", commit {commit}" if commit else "")
 
 
 def _summary(found: Sequence[Row]) -> Element:

@@ -78,12 +78,13 @@ def _headline(results: Results) -> str:
 def _header(outputs: Mapping[str, Any], results: Results) -> Element:
     machine = results.machine
     facts = {
-        "Executor": ", ".join(str(e).split(".")[-1] for e in outputs["executors"]),
+        "Executor": ", ".join(str(e).split(":")[-1].split(".")[-1] for e in outputs["executors"]),
         "Platform": outputs["platform"],
         "Engine": outputs.get("engine"),
         "Airflow": outputs["airflow_version"],
         "Sections": ", ".join(outputs["sections"]),
         "Verified": f"{results.started:%-d %B %Y, %H:%M} · {_duration(results.seconds)}",
+        "Commit": machine.get("commit"),
         "Machine": " · ".join(
             filter(None, [machine.get("system"), f"{machine.get('cores')} cores", machine.get("memory")])
         ),

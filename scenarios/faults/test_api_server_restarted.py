@@ -1,4 +1,4 @@
-"""The API server is restarted while tasks run and others are queued.
+"""The API server is restarted, or killed and started again, while tasks run and others are queued.
 
 Airflow's contract: a running task reports to the API server every `[workers] min_heartbeat_interval` seconds, each
 report is tried `execution_api_retries` times, and `max_failed_heartbeats` is "the maximum number of consecutive failed
@@ -19,8 +19,12 @@ from scenarios.probing import reports_fail
 pytestmark = pytest.mark.needs(executor=("LocalExecutor", "CeleryExecutor", "EdgeExecutor"))
 
 
+# beside the reports of tasks, an edge worker asks for its jobs and pushes logs: it has nothing but the API server
+@pytest.mark.parametrize(
+    "fault", ["stopped", pytest.param("lost", marks=pytest.mark.needs(default_executor="EdgeExecutor"))]
+)
 def test_running_and_queued_tasks_survive_the_restart(
-    lab, airflow, faults, executing, executing_log, start_probe, evidence
+    fault, lab, airflow, faults, executing, executing_log, start_probe, evidence
 ):
     """Every task is executed once, to its end: across the outage or after it."""
     if len(lab.outputs["services"]["api-server"]) > 1:
@@ -29,8 +33,8 @@ def test_running_and_queued_tasks_survive_the_restart(
     probe = start_probe("probe_executions")
     probe.wait_for_full_slots(slots)
 
-    with faults.stopped("api-server") as fault:
-        noticed = reports_fail(said, slots) - fault.at
+    with getattr(faults, fault)("api-server") as away:
+        noticed = reports_fail(said, slots) - away.at
         alive = probe.going_on()
         assert len(alive) == slots, f"{len(alive)} of {slots} tasks go on while the API server is away"
     back = states(airflow.task_instances(probe.run))
@@ -44,15 +48,15 @@ def test_running_and_queued_tasks_survive_the_restart(
     evidence("tasks", account)
     evidence("tasks that gave up after max_failed_heartbeats", gave_up)
     evidence(
-        "seconds after the stop",
-        {"noticed by all running tasks": noticed, "healthy again": fault.down, "run ended": time.time() - fault.at},
+        "seconds after the fault",
+        {"noticed by all running tasks": noticed, "healthy again": away.down, "run ended": time.time() - away.at},
     )
-    assert gave_up == 0, f"{gave_up} tasks gave up: an outage of {fault.down:.0f} s outlasted max_failed_heartbeats"
+    assert gave_up == 0, f"{gave_up} tasks gave up: an outage of {away.down:.0f} s outlasted max_failed_heartbeats"
     for row in account:
         seen = (row["state"], row["tries"], row["executions started"], row["completed"])
         assert seen == ("success", 1, 1, 1), (
             f"{row['task']} ended as {row['state']} at try {row['tries']}, "
             f"executed {row['executions started']} times, {row['completed']} to the end\n{airflow.explain(run)}"
         )
-    spanned = [e.task for e in probe.executions() if e.ended and e.started < fault.at < fault.at + fault.down < e.ended]
+    spanned = [e.task for e in probe.executions() if e.ended and e.started < away.at < away.at + away.down < e.ended]
     assert len(spanned) == slots, f"only {spanned} were executed across the whole outage"

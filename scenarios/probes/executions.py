@@ -4,7 +4,7 @@ Not part of the curriculum: a scenario deploys it into a running lab for as long
 
 What Airflow records of a task is what Airflow believes. These tasks write, each time one is executed, a file of
 their own into a folder that the run's configuration names, so that executions are counted where they happen.
-They last until a file `release` appears there.
+They last until a file `release` appears there, or one `release-NAME` for the service that executes them.
 """
 
 import json
@@ -24,11 +24,12 @@ PARAMS = {
 
 def execute(params, ti):
     """Leave a file that says who executes what since when, and at the end, until when."""
-    folder, release = Path(params["folder"]), Path(params["folder"], "release")
+    folder = Path(params["folder"])
     service = os.environ.get("AIRFLOW_LAB_SERVICE") or socket.gethostname()  # a task's pod goes by its own name
     where = {"service": service, "pid": os.getpid(), "worker": os.getppid()}
     who = {"task": ti.task_id, "try": ti.try_number, **where}
     seen = {**who, "started": time.time()}
+    releases = [folder / "release", folder / f"release-{service}"]
     file = folder / f"{ti.task_id}-try{ti.try_number}-pid{os.getpid()}-{time.time_ns()}.json"
 
     def write(**more):
@@ -37,7 +38,7 @@ def execute(params, ti):
         fresh.replace(file)
 
     write(ended=None)
-    while not release.exists() and time.time() < seen["started"] + params["seconds"]:
+    while not any(each.exists() for each in releases) and time.time() < seen["started"] + params["seconds"]:
         time.sleep(0.05)
     write(ended=time.time())
 
@@ -70,6 +71,7 @@ def probe(dag_id, tasks, **limits):
 
 probe("probe_executions", {f"work_{number}": {} for number in range(1, 9)})
 probe("probe_retries", {"sturdy": {"retries": 1}, "fragile": {}})
+probe("probe_heavy", {f"work_{number}": {"queue": "heavy_compute"} for number in range(1, 7)})
 probe("probe_compute", {f"work_{number}": {"queue": "compute"} for number in range(1, 4)})
 LATER = {"retries": 1, "retry_delay": timedelta(seconds=30)}
 probe("probe_logs", {"sturdy": {"queue": "io_bound", **LATER}, "fragile": {"queue": "io_bound"}})

@@ -14,8 +14,11 @@ pytestmark = [
     pytest.mark.needs(executor="EdgeExecutor"),
 ]
 
-WORDS = {"LocalExecutor": "LocalExecutor", "CeleryExecutor": "CeleryExecutor", "EdgeExecutor": "edge"}
+WORDS = {"LocalExecutor": "LocalExecutor", "CeleryExecutor": "celery", "EdgeExecutor": "edge"}
 """Executor → what a task writes to have it."""
+
+AIRFLOW = ("api-server", "scheduler", "dag-processor", "triggerer", "worker", "edge-worker")
+"""Services that are started with an executor list."""
 
 
 @pytest.fixture(scope="module")
@@ -24,14 +27,12 @@ def toured(run_dag):
     return run_dag()
 
 
-def test_the_list_is_the_same_everywhere(lab, services, celery, sites, toured, evidence):
+def test_the_list_is_the_same_everywhere(lab, services, toured, evidence):
     """Every component was started with the same list; the tasks read it in the same order."""
     environments = {
-        "scheduler": psutil.Process(int(services.incarnation("scheduler").id)).environ(),
-        "api-server": psutil.Process(int(services.incarnation("api-server").id)).environ(),
-        "dag-processor": psutil.Process(int(services.incarnation("dag-processor").id)).environ(),
-        "default-1": celery.worker("default-1").environ(),
-        "site-a": sites.worker("site-a").environ(),
+        replica["name"]: psutil.Process(int(services.incarnation(replica["name"]).id)).environ()
+        for role in AIRFLOW
+        for replica in lab.outputs["services"][role]
     }
     lists = {name: environment["AIRFLOW__CORE__EXECUTOR"] for name, environment in environments.items()}
     evidence("[core] executor", lists)

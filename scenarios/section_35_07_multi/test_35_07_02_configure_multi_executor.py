@@ -14,6 +14,7 @@ pytestmark = [
 WORDS = {
     "by_default": (None, "LocalExecutor"),
     "LocalExecutor_by_class": ("LocalExecutor", "LocalExecutor"),
+    "CeleryExecutor_by_alias": ("celery", "CeleryExecutor"),
     "CeleryExecutor_by_class": ("CeleryExecutor", "CeleryExecutor"),
     "EdgeExecutor_by_alias": ("edge", "EdgeExecutor"),
     "EdgeExecutor_by_path": ("airflow.providers.edge3.executors.EdgeExecutor", "EdgeExecutor"),

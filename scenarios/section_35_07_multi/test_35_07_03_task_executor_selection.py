@@ -20,9 +20,9 @@ pytestmark = [
 
 CHOSEN = {
     "plan": (None, "LocalExecutor"),
-    "quick_1": ("CeleryExecutor", "CeleryExecutor"),
-    "quick_2": ("CeleryExecutor", "CeleryExecutor"),
-    "quick_3": ("CeleryExecutor", "CeleryExecutor"),
+    "quick_1": ("celery", "CeleryExecutor"),
+    "quick_2": ("celery", "CeleryExecutor"),
+    "quick_3": ("celery", "CeleryExecutor"),
     "heavy": ("edge", "EdgeExecutor"),
     "isolated": ("edge", "EdgeExecutor"),
     "collect": (None, "LocalExecutor"),

@@ -12,7 +12,7 @@ pytestmark = [
 ]
 
 GIVEN = {
-    "inherits": ("CeleryExecutor", "CeleryExecutor"),
+    "inherits": ("celery", "CeleryExecutor"),
     "overrides": ("LocalExecutor", "LocalExecutor"),
     "opts_out": (None, "LocalExecutor"),
     "site.inherits": ("edge", "EdgeExecutor"),
@@ -39,7 +39,7 @@ def test_the_last_task_inherits_too(defaulted, executed, evidence):
     """`report` says nothing of executors, so it has that of the DAG, and not the first of the list."""
     ti = defaulted.one("report")
     evidence("report", {"executor": ti.executor, "hostname": ti.hostname})
-    assert (ti.executor, executed(defaulted)["report"]) == ("CeleryExecutor", "CeleryExecutor")
+    assert (ti.executor, executed(defaulted)["report"]) == ("celery", "CeleryExecutor")
 
 
 def test_the_report_says_what_would_move(defaulted, executor, evidence):

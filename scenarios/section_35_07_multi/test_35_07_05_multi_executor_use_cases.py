@@ -13,12 +13,12 @@ pytestmark = [
 
 FAST, STAGES, SITES = "fast_and_heavy", "development_and_production", "sites_and_centre"
 USED = {
-    **{f"{FAST}.fast_{number}": ("CeleryExecutor", "CeleryExecutor") for number in (1, 2, 3)},
-    f"{FAST}.heavy": ("CeleryExecutor", "CeleryExecutor"),
+    **{f"{FAST}.fast_{number}": ("celery", "CeleryExecutor") for number in (1, 2, 3)},
+    f"{FAST}.heavy": ("celery", "CeleryExecutor"),
     f"{STAGES}.in_development": ("LocalExecutor", "LocalExecutor"),
-    f"{STAGES}.in_production": ("CeleryExecutor", "CeleryExecutor"),
+    f"{STAGES}.in_production": ("celery", "CeleryExecutor"),
     **{f"{SITES}.sensor_{number}": ("edge", "EdgeExecutor") for number in (1, 2)},
-    f"{SITES}.process": ("CeleryExecutor", "CeleryExecutor"),
+    f"{SITES}.process": ("celery", "CeleryExecutor"),
 }
 """Task → the word that it uses for its executor where there is no Kubernetes, and where that leads."""
 

@@ -5,15 +5,20 @@ Hint: `lab status` shows both zones' workers; the log of `zones` shows what the 
 
 import pytest
 
+from components.pgbouncer import CONNECTIONS
 from labs.waiting import until
 from scenarios.faulting import late_fails
 from scenarios.judge import processes
+from scenarios.machine import remotes
 
 pytestmark = pytest.mark.needs(executor="CeleryExecutor", section="35.10", replicas="worker")
 
 DAG = "35_10_01_ha_executor_setup"
 ZONES = {"zone_a": "zone-a-1", "zone_b": "zone-b-1"}
 """Queue of a zone → its worker."""
+
+CLIENTS = ("api-server", "scheduler", "dag-processor", "triggerer", "worker")
+"""Services that use the database: as metadata database, workers for the results of their messages."""
 
 
 @pytest.fixture(scope="module")
@@ -96,6 +101,31 @@ def test_a_lost_zone_is_noticed_and_costs_only_what_is_tied_to_it(airflow, fault
         "holds",
         {"free tasks that ended meanwhile": 4, "seconds until the zone was back": round(fault.down or 0.0, 1)},
     )
+
+
+def test_the_database_has_no_client_but_the_pool(lab, services, evidence):
+    """Every service of Airflow is connected to PgBouncer and to no database; PgBouncer is, and keeps to its limit."""
+    if "pgbouncer" not in lab.outputs["services"]:
+        pytest.skip("needs pgbouncer on the PATH; without, all connections go straight to the database")
+
+    def address(role):
+        (server,) = lab.outputs["services"][role]
+        (found,) = services.sockets(server["name"], server["endpoints"]["sql"].rpartition(":")[2])
+        return found
+
+    def held(name):
+        to = list(remotes(services.incarnation(name).parts).values())
+        return {"service": name, "to the pool": to.count(pool), "to the database": to.count(database)}
+
+    pool, database = address("pgbouncer"), address("metadata-database")
+    rows = [held(each["name"]) for role in CLIENTS for each in lab.outputs["services"][role]]
+    pooled = held("pgbouncer")["to the database"]
+    evidence("connections", rows)
+    evidence("connections of the pool to the database", pooled)
+    straight = [row["service"] for row in rows if row["to the database"]]
+    assert not straight, f"connected to the database itself: {', '.join(straight)}"
+    assert all(row["to the pool"] for row in rows if row["service"].startswith("scheduler"))
+    assert 0 < pooled <= 2 * CONNECTIONS  # one pool for transactions, one for sessions
 
 
 def test_budgets_allow_what_kubernetes_would(ran, evidence):

@@ -12,10 +12,10 @@ import time
 import pytest
 
 from labs.waiting import until
-from scenarios.dispatching import adopted_tasks
+from scenarios.dispatching import adopted_tasks, queued_tasks
 from scenarios.faulting import late_fails
 
-pytestmark = pytest.mark.needs(executor="CeleryExecutor", section="35.10", replicas="scheduler")
+pytestmark = pytest.mark.needs(executor="CeleryExecutor", section="35.10")
 
 DAG = "35_10_04_disaster_recovery"
 UNITS = list(range(1, 9))
@@ -49,6 +49,7 @@ def test_the_drill_measures_what_happened(recovered, airflow, evidence):
     assert pause >= away > 0, f"the drill measured {pause:.1f} s, between the tries were {away:.1f} s"
 
 
+@pytest.mark.needs(replicas="worker")
 def test_the_standby_does_the_work_of_a_failed_primary(recovered, evidence):
     """The primary failed for good in its zone, the standby ran after that in the other one, and the run goes on."""
     primary, standby, published = (recovered.one(task) for task in ("primary", "standby", "published"))
@@ -63,6 +64,25 @@ def test_the_standby_does_the_work_of_a_failed_primary(recovered, evidence):
     assert recovered.xcom("published") == {"done_by": "standby", "worker": "zone-b-1"}
 
 
+@pytest.mark.needs(default_executor="LocalExecutor")
+def test_the_standby_works_on_another_executor(recovered, celery, evidence):
+    """The primary failed for good on the first executor of the list, a worker of the second one took the standby."""
+    primary, standby = recovered.one("primary"), recovered.one("standby")
+    taken = {t.task_id: (t.worker, t.queue) for t in celery.taken(recovered.run)}
+    ways = [
+        {"task": ti.task_id, "state": ti.state, "executor": ti.executor, "ran at": ti.hostname}
+        for ti in (primary, standby)
+    ]
+    evidence("ways", ways)
+    evidence("log of the Celery worker", taken)
+    assert (primary.state, primary.executor, primary.hostname) == ("failed", None, "scheduler")
+    assert standby.executor == "celery", f"the standby was to run on {standby.executor}, and ran at {standby.hostname}"
+    assert (standby.state, standby.hostname) == ("success", "default-1")
+    assert taken == {"standby": ("default-1", "zone_b")}, f"what Celery's worker took of the run: {taken}"
+    assert standby.started > primary.ended
+    assert recovered.xcom("published") == {"done_by": "standby", "worker": "default-1"}
+
+
 def test_a_healthy_primary_leaves_the_standby_alone(run_dag, evidence):
     """The other way round: nothing fails, the standby is skipped, and the primary's result is published."""
     run = run_dag({"primary_fails": False, "crash_after": 0, "seconds": 0})
@@ -72,10 +92,11 @@ def test_a_healthy_primary_leaves_the_standby_alone(run_dag, evidence):
     assert run.one("process").try_number == 1
 
 
+@pytest.mark.needs(replicas="scheduler")
 def test_all_schedulers_and_workers_lost_at_once(
     lab, airflow, faults, start_probe, service_log, timeline, replicas, evidence
 ):
-    """What was running goes on in its next try behind its checkpoint, what was queued is executed once."""
+    """What was running goes on in its next try behind its checkpoint, what was queued is adopted and executed once."""
     schedulers = {name: service_log("scheduler", number) for number, name in enumerate(replicas.names["scheduler"])}
     workers = lab.outputs["services"]["worker"]
     slots = sum(worker["slots"] for worker in workers)
@@ -94,14 +115,20 @@ def test_all_schedulers_and_workers_lost_at_once(
 
     before = until(others_done, what="only `process` to be left, with a unit done", timeout=60)
     probe = start_probe("probe_executions")
-    probe.wait_for_executions(slots - 1)
-    interrupted = {execution.task for execution in probe.executions()}
+    interrupted = {execution.task for execution in probe.wait_for_full_slots(slots - 1)}
+    queued = frozenset().union(*(queued_tasks(said(), probe.run) for said in schedulers.values())) - interrupted
+
+    def adopted():
+        found = frozenset().union(*(adopted_tasks(said(), probe.run) for said in schedulers.values()))
+        return (found if queued <= found else None), f"{sorted(found)} of {sorted(queued)}"
 
     with faults.lost(*schedulers, *(worker["name"] for worker in workers)) as fault:
         down = [ti.state for ti in airflow.task_instances(run) if ti.task_id == "process"]
     back = fault.down
-    probe.release()
     with late_fails():
+        taken = until(adopted, what="the new schedulers to adopt what was queued", timeout=60)
+        adoption = time.time() - fault.at
+        probe.release()
         run = airflow.wait(run, timeout=180)
         airflow.wait(probe.run, timeout=120)
     recovered = time.time() - fault.at
@@ -109,12 +136,12 @@ def test_all_schedulers_and_workers_lost_at_once(
     notes = airflow.xcom(process())
     drill = airflow.xcom(next(ti for ti in airflow.task_instances(run) if ti.task_id == "drill"))
     account = probe.account()
-    adopted = frozenset().union(*(adopted_tasks(said(), probe.run) for said in schedulers.values()))
     evidence("units", notes)
     evidence("drill", drill)
     evidence("tasks without retries", account)
-    evidence("adopted by a new scheduler", sorted(adopted))
-    evidence("seconds after the loss", {"all services healthy": back, "all runs ended": recovered})
+    evidence("adopted by a new scheduler", sorted(taken))
+    evidence("seconds after the loss", {"all services healthy": back, "adopted": adoption, "all runs ended": recovered})
+    assert len(queued) == len(account) - len(interrupted) > 0, f"queued at the loss were {sorted(queued)}"
     assert down == ["running"], "the loss was noticed while nobody was there to notice"
     assert [note["unit"] for note in notes] == UNITS and drill["lost"] == []
     assert {note["by"] for note in notes} == {1, 2}

@@ -3,12 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-import io
 import re
-import shutil
-import subprocess
-import tarfile
-import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,39 +11,23 @@ from typing import Any
 import pytest
 
 from components.platforms.docker.inspection import inspect, remaining, remove_all
-from components.platforms.docker.platform import ENTRY, HARDENED, SECRETS, aliases, exports
+from components.platforms.docker.platform import ENTRY, HARDENED, MOVES, SECRETS, aliases, exports
 from components.platforms.docker.resources import _ReadyProvider
 from components.replicas import replica_names
 from labs import gc
 from labs.daemon import OWNER, daemon
 from labs.engines.docker import ContainerProvider, NetworkProvider, VolumeProvider
 from labs.errors import LabError
+from labs.waiting import until
+from tests.containers.probe_image import probe_image
 
 URN = "urn:pulumi:t::airflow-labs::docker:index/thing:Thing::thing"
-PROGRAMS = ("sh", "sleep", "chown", "cat", "test", "getent")
-
-
-def _archive() -> bytes:
-    """The programs with the libraries that they load."""
-    paths = {Path(found) for name in PROGRAMS if (found := shutil.which(name))}
-    for program in list(paths):
-        listed = subprocess.run(["ldd", program], capture_output=True, text=True, check=True).stdout
-        paths |= {Path(found) for found in re.findall(r"(/\S+) \(0x", listed)}
-    stream = io.BytesIO()
-    with tarfile.open(fileobj=stream, mode="w") as archive:
-        for path in paths:
-            target = f"/bin/{path.name}" if path.name in PROGRAMS else str(path)
-            archive.add(path.resolve(), arcname=target)
-    return stream.getvalue()
 
 
 @pytest.fixture(scope="module")
 def image() -> Iterator[str]:
-    tag = f"t{uuid.uuid4().hex[:8]}"
-    with daemon() as client:
-        client.api.import_image_from_data(_archive(), repository="airflow-executor-labs/probe", tag=tag)
-        yield f"airflow-executor-labs/probe:{tag}"
-        client.images.remove(f"airflow-executor-labs/probe:{tag}", force=True)
+    with probe_image() as name:
+        yield name
 
 
 @pytest.fixture
@@ -77,6 +56,7 @@ def container(home: str, image: str, script: str, **changes: Any) -> dict[str, A
             "entrypoints": ["/bin/sh", "-c", ENTRY, "thing"],
             "command": ["sh", "-c", script],
             "memory": 64.0,
+            "memorySwap": 64.0,
             "restart": "no",
             **changes,
         },
@@ -120,13 +100,13 @@ def test_a_container_lives_and_dies_as_the_platform_asks(home: str, image: str, 
         shown = found.attrs
     assert "$secret" not in str(shown)
     assert shown["HostConfig"]["CapDrop"] == ["ALL"] and shown["HostConfig"]["ReadonlyRootfs"]
-    assert shown["HostConfig"]["Memory"] == 64 * 2**20
+    assert shown["HostConfig"]["Memory"] == shown["HostConfig"]["MemorySwap"] == 64 * 2**20
     assert shown["NetworkSettings"]["Networks"][net["name"]]["Aliases"][0] == "thing"
     (state,) = inspect([("thing", news["name"])])
     assert (state.state, state.processes) == ("RUNNING", 3)  # init, sh, sleep
 
     assert not thing.diff(URN, id_, outputs, news).changes
-    more = {**news, "memory": 128.0}
+    more = {**news, "memory": 128.0, "memorySwap": 128.0}
     assert thing.diff(URN, id_, outputs, more).changes and not thing.diff(URN, id_, outputs, more).replaces
     thing.update(URN, id_, outputs, more)
     with daemon() as client:
@@ -167,6 +147,41 @@ def test_the_name_of_a_role_leads_to_all_replicas_that_run(home: str, image: str
         assert found("thing-1") == set()
 
 
+def test_what_is_off_its_network_is_put_back_under_its_names(home: str, image: str) -> None:
+    net = inputs(home, "net")
+    net_id, _ = NetworkProvider().create(URN, net)
+    made = {}
+    for name in ("cut", "other"):
+        networks = [{"name": net["name"], "aliases": [name, "role"]}]
+        news = container(home, image, "sleep 600", networksAdvanced=networks, entrypoints=[]) | inputs(home, name)
+        made[name] = (*ContainerProvider().create(URN, news), news)
+    id_ = made["cut"][0]
+
+    def converges() -> None:
+        for each, outs, wanted in made.values():
+            drift = ContainerProvider().diff(URN, each, outs, wanted)
+            assert drift.changes and not drift.replaces
+            ContainerProvider().update(URN, each, outs, wanted)
+            assert not ContainerProvider().diff(URN, each, outs, wanted).changes
+            (own,) = client.containers.get(each).attrs["NetworkSettings"]["Networks"].values()
+            for name in (each[:12], *wanted["networksAdvanced"][0]["aliases"]):
+                assert (
+                    own["IPAddress"]
+                    in client.containers.get(id_).exec_run(["getent", "ahostsv4", name]).output.decode()
+                )
+
+    with daemon() as client:
+        for each in made:
+            client.networks.get(net_id).disconnect(made[each][0])
+        converges()
+        for each in made:  # its network goes while it is down, and another one gets the name
+            client.containers.get(made[each][0]).kill()
+        client.networks.get(net_id).remove()
+        again, _ = NetworkProvider().create(URN, net)
+        assert again != net_id
+        converges()
+
+
 def test_a_container_that_ends_is_told_with_its_last_lines_and_stays_down(home: str, image: str) -> None:
     news = container(home, image, "", entrypoints=["sh", "-c", "echo no such thing; exit 7"], restart="unless-stopped")
     id_, _ = ContainerProvider().create(URN, {key: value for key, value in news.items() if key != "command"})
@@ -174,6 +189,68 @@ def test_a_container_that_ends_is_told_with_its_last_lines_and_stays_down(home: 
         ready(id_, test=["test", "-e", "/never"])
     with daemon() as client:
         assert client.containers.get(id_).status == "exited"
+
+
+def test_what_ends_again_and_again_is_started_at_once_and_waited_for(home: str, image: str) -> None:
+    """Docker waits twice as long before each restart: an `up` does not, once what was missing is there."""
+    vol = inputs(home, "vol")
+    VolumeProvider().create(URN, vol)
+    news = container(
+        home,
+        image,
+        "[ -e /data/there ] || exit 7; sleep 2; echo begun; sleep 600",
+        entrypoints=[],
+        user="0:0",
+        restart="unless-stopped",
+        mounts=[{"type": "volume", "source": vol["name"], "target": "/data", "readOnly": False}],
+    )
+    thing, provider = ContainerProvider(), _ReadyProvider()
+    id_, outputs = thing.create(URN, news)
+    props = {"name": "thing", "container": id_, "health": {"timeout": 20, "log": "begun"}, "test": [], "job": False}
+    with daemon() as client:
+        found = client.containers.get(id_)
+
+        def loops() -> tuple[bool | None, str]:
+            found.reload()
+            count = found.attrs["RestartCount"]
+            return (True if count > 3 and found.status == "restarting" else None), f"{count} times, {found.status}"
+
+        until(loops, what="it to end again and again", timeout=30, interval=0.05)
+        Path(client.volumes.get(vol["name"]).attrs["Mountpoint"], "there").touch()
+        assert thing.diff(URN, id_, outputs, news).changes
+        thing.update(URN, id_, outputs, news)
+        outs = provider.create(props).outs
+        assert b"begun" in found.logs()
+        assert not provider.diff("", outs, props).changes
+        other = {**props, "health": {"timeout": 30, "log": "begun"}}
+        found.reload()
+        found.kill()
+        assert provider.diff("", outs, props).changes and provider.diff("", outs, other).changes
+        thing.update(URN, id_, outputs, news)
+        assert provider.diff("", outs, props).changes  # it runs, and is not ready
+        outs = provider.update("", outs, other).outs
+        assert found.logs().count(b"begun") == 2
+        assert not provider.diff("", outs, other).changes
+
+
+@pytest.mark.parametrize(
+    ("script", "healthy"), [("while sleep 0.1; do :; done", True), ("trap : CONT; kill -STOP $$; sleep 600", False)]
+)
+def test_a_service_that_stands_still_is_unhealthy(home: str, image: str, script: str, healthy: bool) -> None:
+    probe = {"tests": ["CMD", "sh", "-c", MOVES], "interval": "1s", "timeout": "5s", "retries": 2}
+    news = container(home, image, script, healthcheck=probe, entrypoints=[])
+    id_, _ = ContainerProvider().create(URN, news)
+    with daemon() as client:
+
+        def probed() -> tuple[bool | None, str]:
+            seen = client.containers.get(id_).attrs["State"]["Health"]
+            return (True if len(seen["Log"]) > 3 else None), str(seen)
+
+        until(probed, what="four probes", timeout=30, interval=0.2)
+        log = client.containers.get(id_).attrs["State"]["Health"]["Log"]
+    (state,) = inspect([("thing", news["name"])])
+    assert state.state == ("RUNNING" if healthy else "UNHEALTHY"), log
+    assert healthy or "stands still" in log[-1]["Output"]
 
 
 def test_somebody_elses_things_are_refused(home: str, image: str) -> None:

@@ -99,6 +99,12 @@ def _leans_on_the_first_api_server(lab: Lab) -> AbstractContextManager[object]:
     return _environment("zone-b-1", {"AIRFLOW__CORE__EXECUTION_API_SERVER_URL": url})(lab)
 
 
+def _past_the_pool(lab: Lab) -> AbstractContextManager[object]:
+    """A scheduler that is given the database's own address."""
+    (address,) = lab.outputs["services"]["metadata-database"][0]["endpoints"].values()
+    return _script("scheduler-2", r"^(export AIRFLOW__DATABASE__SQL_ALCHEMY_CONN=[^@]+@)[^/]+", rf"\g<1>{address}", lab)
+
+
 @contextmanager
 def _queue_map(lab: Lab) -> Iterator[None]:
     """The Variable that sends heavy work to another queue than the table of 35.5.4 says."""
@@ -138,6 +144,8 @@ EDITS: Mapping[str, tuple[str, str]] = {
     "35_06_03_edge_tasks": ('self.kept[message["key"]]', "self.kept[self.messages]"),
     # what should have expired has not
     "35_03_04_result_backend": ("- timedelta(days=2)", "- timedelta(hours=2)"),
+    # every task goes to the first process of a pool
+    "35_03_03_worker_concurrency": ("busy_until[busy_until.index(min(busy_until))]", "busy_until[0]"),
     # what is urgent weighs least
     "35_03_05_task_priority_celery": (
         'task_id="urgent", weight_rule="absolute", priority_weight=100',
@@ -181,14 +189,17 @@ EDITS: Mapping[str, tuple[str, str]] = {
 }
 """By DAG: a passage of its file, and what stands there instead."""
 
+SAME_EXECUTOR = {"35_10_04_disaster_recovery": (", executor=other_executor())", ")")}
+"""Another one: the standby works where the primary does."""
+
 
 @contextmanager
-def _edited(dag_ids: tuple[str, ...], lab: Lab) -> Iterator[None]:
+def _edited(edits: Mapping[str, tuple[str, str]], lab: Lab) -> Iterator[None]:
     """DAGs with one passage replaced, in a copy of their section that takes the place of the lab's link to it."""
     from scenarios.changing import parsed
 
     airflow, folder = _airflow(lab), Path(str(lab.outputs["paths"]["dags"]))
-    files = {dag_id: next(folder.glob(f"*/{dag_id}.py")) for dag_id in dag_ids}
+    files = {dag_id: next(folder.glob(f"*/{dag_id}.py")) for dag_id in edits}
     originals = {dag_id: file.read_text() for dag_id, file in files.items()}
     with ExitStack() as undo:
         for dag_id, text in originals.items():
@@ -196,7 +207,7 @@ def _edited(dag_ids: tuple[str, ...], lab: Lab) -> Iterator[None]:
         for link in {file.parent for file in files.values()}:
             undo.enter_context(_copy_instead(link))
         for dag_id, file in files.items():
-            old, new = EDITS[dag_id]
+            old, new = edits[dag_id]
             assert originals[dag_id].count(old) == 1, f"{dag_id} has changed: {old!r} is not in it once"
             file.write_text(originals[dag_id].replace(old, new))
             parsed(airflow, dag_id, file.read_text())
@@ -276,7 +287,7 @@ def _airflow(lab: Lab):  # type: ignore[no-untyped-def]
 
 
 def _edits(*dag_ids: str) -> Callable[[Lab], AbstractContextManager[object]]:
-    return partial(_edited, dag_ids)
+    return partial(_edited, {dag_id: EDITS[dag_id] for dag_id in dag_ids})
 
 
 def _all(*changes: Callable[[Lab], AbstractContextManager[object]]) -> Callable[[Lab], AbstractContextManager[object]]:
@@ -373,8 +384,17 @@ _CELERY = (
     ),
     Mutation(
         "the-celery-dags-no-longer-show-it",
-        {"test_35_03_04": r"'SUCCESS' == 'PENDING'", "test_35_03_05": r"'urgent': 1\b"},
-        _edits("35_03_04_result_backend", "35_03_05_task_priority_celery"),
+        {
+            "test_35_03_03": r"a pool needs as long as the slow task, however large",
+            "test_35_03_04": r"'SUCCESS' == 'PENDING'",
+            "test_35_03_05": r"'urgent': 1\b",
+        },
+        _edits("35_03_03_worker_concurrency", "35_03_04_result_backend", "35_03_05_task_priority_celery"),
+    ),
+    Mutation(
+        "no-worker-holds-more-than-it-runs",
+        {"test_what_a_slow_worker_holds": r"last state: \{'waiting': 4, 'held': 2, 'slow': 1, 'fast': 1\}"},
+        _environment("heavy-1", {"AIRFLOW__CELERY__WORKER_PREFETCH_MULTIPLIER": "1"}),
     ),
 )
 
@@ -449,6 +469,16 @@ _MULTI = (
             "test_35_07_05": r"sensor_1",
         },
         _edits(*(dag_id for dag_id in EDITS if dag_id.startswith("35_07"))),
+    ),
+    Mutation(
+        "the-scheduler-does-not-say-what-it-ran",
+        {"test_35_07_04": r"waited 15 s for a trace of each task; last state: none of .*opts_out"},
+        _environment("scheduler", {"AIRFLOW__LOGGING__LOGGING_LEVEL": "WARNING"}),
+    ),
+    Mutation(
+        "the-standby-is-no-other-executor",
+        {"test_35_10_04": r"the standby was to run on None, and ran at scheduler"},
+        partial(_edited, SAME_EXECUTOR),
     ),
 )
 
@@ -531,6 +561,11 @@ _HA = (
             "test_one_api_server_lost": r"waited 60 s for run .* of probe_zone_b|ended as .*'zone_b': 'failed'",
         },
         _all(partial(_script, "zone-b-1", "--queues default,", "--queues "), _leans_on_the_first_api_server),
+    ),
+    Mutation(
+        "a-service-goes-past-the-pool",
+        {"test_35_10_01": r"connected to the database itself: scheduler-2"},
+        _past_the_pool,
     ),
     Mutation(
         "a-task-begins-anew",

@@ -236,6 +236,8 @@ def test_an_option_without_section_or_value_is_refused(lab: RunLab, name: str, o
             ["--set", "celery.broker_url=redis://:hidden@h:1"],
             "--set celery.broker_url: the lab sets that itself",
         ),
+        ("celery", ["--config", "replicas.scheduler=3"], "to the metadata database, which serves 97: ask for fewer"),
+        ("local", ["--set", "database.sql_alchemy_pool_size=many"], "it takes a whole number, as 5"),
     ],
 )
 def test_a_lab_that_could_not_run_is_refused_before_anything_starts(

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from labs import verify
+from labs import selftest, verify
 from labs.comparison import RESULT, Reason, compare, explanations, summary
 from labs.report import comparison_page
 from labs.results import Result, Results, Verdict
@@ -22,7 +22,7 @@ def check(name: str, verdict: Verdict = "passed", computed: Any = None, **change
 
 
 def lab(*checks: Result) -> Results:
-    return Results("a", NOON, 1.0, {}, checks)
+    return Results("a", NOON, 1.0, {"commit": "abc"}, checks)
 
 
 def test_a_scenario_is_one_row_with_the_worst_verdict_of_each_lab() -> None:
@@ -66,7 +66,7 @@ def test_what_differs_is_counted_and_explained_by_reason(
     for name, results in labs.items():
         results.save(tmp_path / name / "results.json")
     monkeypatch.setattr(verify, "report_directory", tmp_path.joinpath)
-    assert verify.compare_labs(["a", "b"], output=tmp_path / "page.html") == 0
+    assert verify.compare_labs(["a", "b"], output=tmp_path / "page.html") == 1  # what failed on b passed on a
     printed = capsys.readouterr().out.splitlines()
     assert any(line.split() == ["35_05_01_x", "✓", "5/6", "✗", "1/5", "(1)", "(2)"] for line in printed)
     assert printed[-4:-1] == [
@@ -75,6 +75,21 @@ def test_what_differs_is_counted_and_explained_by_reason(
         "(2) 1 × failed on b: 2 tasks [gave up]",
     ]
     assert f"C{told[1:]}." in (tmp_path / "page.html").read_text()
+
+
+@pytest.mark.parametrize(("verdict", "code"), [("passed", 0), ("not applicable", 0), ("failed", 1)])
+def test_a_lab_is_put_beside_the_same_on_processes(
+    verdict: Verdict, code: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for module in (selftest, verify):
+        monkeypatch.setattr(module, "report_directory", tmp_path.joinpath)
+    assert selftest._beside_processes("local", "docker") == 0
+    assert "local: not compared with processes" in capsys.readouterr().err
+    lab(check("one")).save(tmp_path / "test-local-process" / "results.json")
+    lab(check("one", verdict)).save(tmp_path / "test-local-docker" / "results.json")
+    assert selftest._beside_processes("local", "docker") == code
+    page = (tmp_path / "test-local-docker" / "comparison.html").read_text()
+    assert "<dt>test-local-process</dt><dd>" in page and "commit abc" in page
 
 
 def test_labs_that_agree_have_nothing_to_explain() -> None:

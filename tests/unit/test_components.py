@@ -11,12 +11,16 @@ import yaml
 from components.airflow import check_coherence, read_by, settings_file, variable, version
 from components.dag_folder import section_folders
 from components.database import CONNECTIONS, RESERVED, check_connections, check_url
+from components.platforms.process import resources
 from components.replicas import replica_names
 from labs.cache import IMAGES
 from labs.errors import UsageError
+from labs.paths import PROJECT_ROOT
+from labs.verify import scenario_paths
 from stacks.catalogue import LABS, SECTIONS, STACKS, VARIANTS, Lab, check_runnable, find_lab
 from stacks.configuration import configured
 from stacks.topology import connections
+from tests.unit.pretending import Pretender, outputs_of
 
 
 @pytest.mark.parametrize(
@@ -84,6 +88,25 @@ def test_more_schedulers_than_the_database_can_serve_are_refused() -> None:
     check_connections(connections(lab, smaller), CONNECTIONS - RESERVED)
 
 
+def test_workers_without_a_redis_are_refused_before_anything_is_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(resources.shutil, "which", lambda _program: None)
+    monkeypatch.setattr(resources, "environment", lambda _name: tmp_path)
+    pretender = Pretender()
+    with pytest.raises(UsageError, match=r"celery needs Redis, and this machine has no redis-server .*: install"):
+        outputs_of("celery", "process", pretender, tmp_path / "engine")
+    assert not pretender.made
+
+
+@pytest.mark.parametrize("lab", LABS.values(), ids=lambda lab: lab.name)
+def test_the_readme_says_of_each_lab_what_the_catalogue_says(lab: Lab) -> None:
+    rows = [line.strip("| ").split(" | ") for line in (PROJECT_ROOT / "README.md").read_text().splitlines()]
+    (row,) = [row for row in rows if row[0] == f"`{lab.name}`" and len(row) == 5]
+    there = [section for section in SECTIONS if section in lab.sections and section_folders([section])]
+    assert row[2:] == [lab.teaches, ", ".join(there), ", ".join(lab.platforms)]
+
+
 @pytest.mark.parametrize(
     ("replicas", "sentence"),
     [
@@ -134,6 +157,12 @@ def test_sections_are_found_by_their_number_alone(tmp_path: Path) -> None:
         (tmp_path / folder).mkdir()
     assert [folder.name for folder in section_folders(["35.1"], tmp_path)] == ["section_35_01_concepts"]
     assert [folder.name for folder in section_folders(["35.10"], tmp_path)] == ["section_35_10_patterns"]
+
+
+def test_a_section_without_scenarios_is_not_taken_for_one_that_is_proven() -> None:
+    assert [folder.name for folder in scenario_paths([], "35.2")] == ["section_35_02_local"]
+    with pytest.raises(UsageError, match=r"section 35\.11 has no scenarios here yet"):
+        scenario_paths([], "35.11")
 
 
 def test_the_tool_speaks_to_the_airflow_that_the_images_hold() -> None:

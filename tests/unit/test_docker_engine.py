@@ -28,19 +28,23 @@ class Thing:
     labels: dict[str, str]
     id: str
     status: str = "created"
+    networks: set[str] = field(default_factory=set)
 
     @property
     def attrs(self) -> dict[str, Any]:
         if self.kind == "containers":
-            return {"Config": {"Labels": self.labels}}
+            on = {each: {"NetworkID": each} for each in self.networks}
+            return {"Config": {"Labels": self.labels}, "NetworkSettings": {"Networks": on}}
         return {"Labels": self.labels, "Mountpoint": f"/volumes/{self.name}"}
 
     def __getattr__(self, verb: str) -> Any:
-        def act(**given: Any) -> None:
+        def act(*things: Thing, **given: Any) -> None:
             self.daemon.calls.append((verb, self.name, given))
+            for thing in things:
+                thing.networks.add(self.id)
             if verb in self.daemon.refuses:
                 raise APIError("refused", explanation="no such luck")
-            if verb == "start":
+            if verb in ("start", "restart", "unpause"):
                 self.status = "running"
             if verb == "remove":
                 self.daemon.things.remove(self)
@@ -151,6 +155,13 @@ def test_what_the_engine_could_not_find_again_is_refused(missing: str) -> None:
         ContainerProvider().check(URN, {}, news)
 
 
+def test_what_the_program_leaves_out_is_as_docker_has_it() -> None:
+    given = arguments(container(ports=[{"internal": 80.0, "external": 81.0}], logOpts={"max-size": "1m"}))
+    assert given["ports"] == {"80/tcp": ("0.0.0.0", 81)}
+    assert given["log_config"] == {"Type": "", "Config": {"max-size": "1m"}}
+    assert "memswap_limit" not in given
+
+
 def test_a_container_on_two_networks_is_refused() -> None:
     with pytest.raises(UsageError, match="asks for 2 networks"):
         arguments(container(networksAdvanced=[{"name": "one"}, {"name": "two"}]))
@@ -185,9 +196,32 @@ def test_memory_changes_in_place_and_an_image_does_not(recorder: Recorder) -> No
     assert not same.changes
     assert more.changes and not more.replaces
     assert other.replaces == ("image",) and other.delete_before_replace
-    provider.update(URN, id_, olds, container(memory=1024.0))
+    provider.update(URN, id_, olds, container(memory=1024.0, memorySwap=2048.0))
     verb, _, given = recorder.calls[-1]
-    assert (verb, given["mem_limit"]) == ("update", 1024 * 2**20)
+    assert (verb, given["mem_limit"], given["memswap_limit"]) == ("update", 2**30, 2**31)
+    without = {key: value for key, value in olds.items() if key != "memory"}
+    assert provider.diff(URN, id_, olds, without).replaces == ("memory",)
+
+
+def test_a_container_off_its_network_is_put_back_under_its_names(recorder: Recorder) -> None:
+    network, provider = NetworkProvider(), ContainerProvider()
+    net = {"name": "lab", "labels": LABELS}
+    news = container(networksAdvanced=[{"name": "lab", "aliases": ["scheduler-1", "scheduler"]}])
+    first, _ = network.create(URN, net)
+    id_, _ = provider.create(URN, news)
+    recorder.things[1].networks = {first}
+    assert not provider.diff(URN, id_, news, news).changes
+    recorder.things[1].networks = set()
+    assert provider.diff(URN, id_, news, news).changes
+    provider.update(URN, id_, news, news)
+    assert recorder.calls[-1] == ("connect", "lab", {"aliases": ["scheduler-1", "scheduler"]})
+    assert not provider.diff(URN, id_, news, news).changes
+    network.delete(URN, first, net)
+    assert provider.diff(URN, id_, news, news).changes  # and nothing fails in a preview
+    network.create(URN, net)
+    assert provider.diff(URN, id_, news, news).changes  # it has the name, and is another one
+    job = {**news, "mustRun": False}
+    assert not provider.diff(URN, id_, job, job).changes
 
 
 def test_a_stopped_container_is_started_again_and_a_lost_one_made_anew(recorder: Recorder) -> None:
@@ -200,6 +234,18 @@ def test_a_stopped_container_is_started_again_and_a_lost_one_made_anew(recorder:
     assert recorder.things[0].status == "running"
     recorder.things.clear()
     assert provider.diff(URN, id_, news, news).replaces == ("id",)
+
+
+@pytest.mark.parametrize(("status", "verb"), [("exited", "start"), ("paused", "unpause"), ("restarting", "restart")])
+def test_a_container_that_does_not_run_is_brought_back_by_its_own_way(
+    recorder: Recorder, status: str, verb: str
+) -> None:
+    provider, news = ContainerProvider(), container()
+    id_, _ = provider.create(URN, news)
+    recorder.things[0].status = status
+    assert provider.diff(URN, id_, news, news).changes
+    provider.update(URN, id_, news, news)
+    assert recorder.verbs()[-1] == verb and recorder.things[0].status == "running"
 
 
 def test_a_job_that_has_ended_is_no_drift(recorder: Recorder) -> None:
@@ -226,5 +272,10 @@ def test_networks_and_volumes_come_and_go(recorder: Recorder, provider: Any) -> 
     id_, outputs = provider.create(URN, provider.check(URN, {}, news))
     assert not provider.diff(URN, id_, outputs, news).changes
     assert provider.diff(URN, id_, outputs, {**news, "name": "other"}).replaces
+    recorder.things[0].labels = {"owner": "/labs/other"}  # a volume is known by its name alone
+    assert provider.diff(URN, id_, outputs, news).replaces == ("id",)
+    with pytest.raises(LabError, match="that is not of this lab"):
+        provider.create(URN, news)
+    recorder.things[0].labels = {"owner": "/labs/t"}
     provider.delete(URN, id_, outputs)
     assert recorder.things == []

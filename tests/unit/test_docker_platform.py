@@ -14,7 +14,7 @@ import pytest
 from docker.errors import NotFound
 
 from components.platforms.docker import resources
-from components.platforms.docker.platform import exports, probe_command
+from components.platforms.docker.platform import MOVES, exports, probe_command, still_alive
 from components.platforms.docker.resources import _HostFileProvider, _HostFolderProvider, _ReadyProvider
 from components.secrets import NAMES
 from labs.engines.base import PROJECT
@@ -75,6 +75,11 @@ def test_every_service_has_a_container_that_cannot_harm(declared: Declared) -> N
         assert inputs["user"] == ("0:0" if owner else "50000:0")
         assert inputs["capabilities"].get("adds", []) == (["CHOWN"] if owner else [])
         assert inputs["networkMode"] == "none" if owner else inputs["networksAdvanced"][0]["aliases"][0] == name
+        assert inputs["memorySwap"] == inputs["memory"] > 0 if not owner else "memory" not in inputs
+        assert inputs["restart"] == ("unless-stopped" if name in services else "no")
+        probe = inputs.get("healthcheck", {})
+        assert bool(probe) == (name in services), f"{name} has the probe {probe}"
+        assert not probe or (probe["tests"][0] == "CMD" and len(probe["tests"]) > 1 and probe["interval"] == "30s")
 
 
 def test_replicas_are_behind_the_alias_of_their_role_and_each_behind_its_own_name(declared: Declared) -> None:
@@ -168,6 +173,14 @@ def test_each_probe_has_a_command_but_that_of_a_log() -> None:
     assert probe_command({**blank, "http": "http://x/health", "healthy": ["a.b"]})[-2:] == ["http://x/health", "a.b"]
 
 
+def test_a_service_that_listens_is_alive_while_it_answers_and_another_one_while_it_moves() -> None:
+    blank: dict[str, Any] = {"http": "", "healthy": [], "tcp": "", "log": "", "file": ""}
+    for listens in ({**blank, "tcp": "broker:6379"}, {**blank, "http": "http://x/health"}):
+        assert still_alive(listens) == probe_command(listens)
+    for other in (blank, {**blank, "log": "ready"}, {**blank, "file": "/lab/registered"}):
+        assert still_alive(other) == ["sh", "-c", MOVES]
+
+
 def test_settings_reach_a_shell_as_they_are() -> None:
     assert exports({"B": "$x 'y'", "A": "1"}) == "export A=1\nexport B='$x '\"'\"'y'\"'\"''\n"
 
@@ -202,7 +215,8 @@ class Container:
         self.log, self.probe, self.stopped = log, probe, False
 
     def reload(self) -> None:
-        """It never changes."""
+        """Docker starts one with a log of "loop" over and over."""
+        self.attrs["RestartCount"] += self.log == "loop"
 
     def logs(self, **_given: Any) -> bytes:
         return self.log.encode()
@@ -218,7 +232,7 @@ class Container:
 def ready(monkeypatch: pytest.MonkeyPatch) -> Any:
     """`ready(container, **props)`: wait for a container as `up` does."""
 
-    def wait(container: Container | None, **changes: Any) -> None:
+    def wait(container: Container | None, *, since: dict[str, Any] | None = None, **changes: Any) -> Any:
         class Client:
             class containers:
                 @staticmethod
@@ -233,7 +247,9 @@ def ready(monkeypatch: pytest.MonkeyPatch) -> Any:
 
         monkeypatch.setattr(resources, "daemon", daemon)
         props = {"name": "scheduler", "container": "id", "health": {"timeout": 0.1}, "test": [], "job": False}
-        _ReadyProvider().create({**props, **changes})
+        if since is not None:
+            return _ReadyProvider().diff("id", since, {**props, **changes}).changes
+        return _ReadyProvider().create({**props, **changes}).outs
 
     return wait
 
@@ -243,6 +259,22 @@ def test_a_container_is_ready_when_its_probe_says_so(ready: Any) -> None:
     ready(Container(), test=["true"])
     ready(Container(log="Starting the scheduler"), health={"timeout": 1, "log": "Starting the"})
     ready(Container(status="exited"), job=True)
+    ready(Container(restarts=3, log="ready"), health={"timeout": 1, "log": "ready"})  # Docker has helped it before
+
+
+def test_a_service_that_was_started_again_is_waited_for_anew(ready: Any) -> None:
+    service, job = Container(), Container(status="exited")
+    outs, done = ready(service), ready(job, job=True)
+    assert not ready(service, since=outs)
+    assert ready(service, since=outs, health={"timeout": 1})
+    assert ready(None, since=outs)
+    service.attrs["State"]["StartedAt"] = job.attrs["State"]["StartedAt"] = "2026-01-01T00:09:00.1Z"
+    assert ready(service, since=outs)
+    assert not ready(job, since=done, job=True)
+    run = {**service.attrs["State"], "StartedAt": outs["started"]}
+    for change in ({"Status": "restarting"}, {"Health": {"Status": "unhealthy"}}):
+        service.attrs["State"] = {**run, **change}
+        assert ready(service, since=outs)
 
 
 @pytest.mark.parametrize(
@@ -253,7 +285,7 @@ def test_a_container_is_ready_when_its_probe_says_so(ready: Any) -> None:
             {},
             r"scheduler ended while it started; .*\nno database",
         ),
-        (Container(restarts=1, log="boom"), {}, r"scheduler ended while it started; .*\nboom"),
+        (Container(restarts=1, log="loop"), {}, r"scheduler ended while it started; .*\nloop"),
         (Container(status="exited", code=3, log="bad"), {"job": True}, r"scheduler failed; .*\nbad"),
         (None, {}, "the container of scheduler went away while it started"),
     ],

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
+import socketserver
 from collections.abc import Iterator
 from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import pytest
@@ -27,7 +31,7 @@ class Images:
         self.pulled: list[str] = []
         self.built: dict[str, Any] = {}
         self.context: dict[str, str] = {}
-        self.pruned: dict[str, Any] = {}
+        self.left: list[str] = []
 
     def get(self, name: str) -> Any:
         if name not in self.there:
@@ -40,16 +44,22 @@ class Images:
         if self.error:
             raise self.error
 
-    def pull(self, repository: str, tag: str, **_how: bool) -> Iterator[dict[str, str]]:
+    def pull(self, name: str, **_how: bool) -> Iterator[dict[str, str]]:
         if self.unreachable:
             raise APIError(self.unreachable)
-        self.pulled.append(f"{repository}:{tag}")
+        self.pulled.append(name)
         for status in ("Pulling fs layer", "Downloading", "Pull complete"):
             yield {"id": "a", "status": status}
         yield {"status": "Digest: sha256:0"}
 
-    def prune(self, filters: dict[str, Any]) -> None:
-        self.pruned = filters
+    def images(self, filters: dict[str, Any]) -> list[dict[str, str]]:
+        assert filters["dangling"] is True
+        return [{"Id": f"stage of {filters['label']}"}, {"Id": "in use"}]
+
+    def remove_image(self, id_: str) -> None:
+        if id_ == "in use":
+            raise APIError("conflict")
+        self.left.append(id_)
 
 
 @pytest.fixture
@@ -78,7 +88,7 @@ def test_every_image_of_a_platform_has_a_recipe_of_files_that_are_there(source: 
     for name, files in images.RECIPES.items():
         assert all((IMAGES / file).is_file() for file in files)
         text = images._recipe(name, source).read_text()
-        begins = "ARG BASE\n" if source == "packages" else r"FROM \S+:[\w.-]*\d[\w.-]*\n"
+        begins = "ARG BASE\n" if source == "packages" else r"FROM \S+:[\w.-]*\d[\w.-]*(@sha256:[0-9a-f]{64})?\n"
         assert re.search(begins, text) and text.rstrip().endswith("USER 50000:0")
         assert all(f"COPY {file} " in text or f" {file} " in text for file in files)
         if name in images.PROGRAMS:
@@ -162,19 +172,47 @@ def test_the_source_is_the_one_that_there_is(
 
 
 def test_a_build_gets_what_its_recipe_reads_and_leaves_no_stage(there: Any) -> None:
-    daemon = there(images._base())
+    daemon = there(images.base())
     images.build("airflow", "packages")
     assert daemon.built["tag"] == images.reference("airflow", "packages")
-    assert daemon.built["buildargs"]["BASE"] == images._base()
+    assert daemon.built["buildargs"]["BASE"] == images.base()
     assert set(daemon.context) == {"airflow.dockerfile", "airflow.lock", "uv.lock", "certificates.pem"}
     assert daemon.context["uv.lock"].startswith("uv==") and "--hash=sha256:" in daemon.context["uv.lock"]
-    assert daemon.pruned == {"dangling": True, "label": images.STAGE}
-    assert f"LABEL {images.STAGE}=" in daemon.context["airflow.dockerfile"]
+    label = f"{images.LAYER}=airflow"
+    assert daemon.left == [f"stage of {label}"]  # and of no image that another build is at
+    stages = re.findall(r"^FROM .*\n(.*)$", daemon.context["airflow.dockerfile"], re.MULTILINE)
+    assert stages == [f"LABEL {label}"] * 2
+
+
+@pytest.mark.parametrize("variable", ["PIP_INDEX_URL", "UV_DEFAULT_INDEX", "UV_INDEX_URL", ""])
+def test_a_build_uses_the_index_of_this_machine(
+    variable: str, there: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    for each in ("PIP_INDEX_URL", "UV_DEFAULT_INDEX", "UV_INDEX_URL"):
+        monkeypatch.delenv(each, raising=False)
+    if variable:
+        monkeypatch.setenv(variable, "https://mirror.example/simple")
+    else:
+        (tmp_path / "pip.conf").write_text("[global]\nindex-url = https://mirror.example/simple\n")
+    monkeypatch.setenv("PIP_CONFIG_FILE", str(tmp_path / "pip.conf"))
+    daemon = there(images.base())
+    images.build("airflow", "packages")
+    assert daemon.built["buildargs"]["PIP_INDEX_URL"] == "https://mirror.example/simple"
+
+
+def test_what_is_missing_is_made_and_told(there: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(images, "chosen", lambda: ("packages", "as the test says"))
+    present = [images.reference(image, "packages") for image in images.RECIPES if image != "redis"]
+    daemon = there(images.base(), *present)
+    said: list[str] = []
+    images.build_missing(said.append)
+    assert daemon.built["tag"] == images.reference("redis", "packages")
+    assert said == ["redis: building"]
 
 
 def test_a_build_that_fails_is_told_with_what_it_said_last(there: Any) -> None:
     log = [{"stream": "Step 1\n"}, {"error": "no space left on device"}]
-    there(images._base(), error=BuildError("failed", iter(log)))
+    there(images.base(), error=BuildError("failed", iter(log)))
     with pytest.raises(LabError, match="the image redis could not be built: Step 1; no space left on device; check"):
         images.build("redis", "packages")
 
@@ -196,7 +234,7 @@ def test_a_program_is_built_into_its_image_when_that_is_asked_for(
 
     monkeypatch.setattr(images.Program, "built", built)
     monkeypatch.setattr(images, "forget_caches", lambda: None)
-    daemon = there(images._base())
+    daemon = there(images.base())
     images.build("versitygw", "packages")
     assert daemon.context["versitygw"] == "a program"
     assert "versitygw" not in images.USUAL
@@ -213,23 +251,48 @@ def test_what_an_extra_alone_needs_does_not_choose_the_source(there: Any) -> Non
 
 
 @pytest.mark.parametrize(
-    ("answer", "sentence"),
+    ("error", "sentence"),
     [
         (PermissionError(13, "Permission denied"), "add the user to the group docker"),
-        (FileNotFoundError(2, "No such file or directory"), "no Docker daemon answers; install Docker and start it"),
-        ("1.30", "speaks API 1.30; the labs need 1.41"),
+        (
+            FileNotFoundError(2, "No such file or directory"),
+            r"no Docker daemon answers; install Docker \(on Debian doc",
+        ),
     ],
 )
-def test_a_daemon_that_cannot_be_used_is_told(answer: Any, sentence: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    class Client:
-        def version(self) -> dict[str, str]:
-            if isinstance(answer, OSError):
-                raise daemon.DockerException(f"Error while fetching server API version: {answer}")
-            return {"ApiVersion": answer}
+def test_a_daemon_that_cannot_be_reached_is_told(
+    error: OSError, sentence: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(timeout: float) -> None:
+        raise daemon.DockerException(f"Error while fetching server API version: {error}")
 
-        def close(self) -> None:
-            """Nothing is open."""
-
-    monkeypatch.setattr(daemon.docker, "from_env", lambda timeout: Client())
+    monkeypatch.setattr(daemon.docker, "from_env", refused)
     with pytest.raises(LabError, match=sentence), daemon.daemon():
         pass
+
+
+@pytest.mark.parametrize(("version", "said"), [("1.30", "1.30"), ("1.20", "before 1.24")])
+def test_a_daemon_that_is_too_old_is_told(
+    version: str, said: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    class Old(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            answer = json.dumps({"Version": "1", "ApiVersion": version}).encode()
+            self.send_response(200)
+            self.send_header("Content-Type", "application/json")
+            self.send_header("Content-Length", str(len(answer)))
+            self.end_headers()
+            self.wfile.write(answer)
+
+        def address_string(self) -> str:
+            return "a Unix socket"
+
+        def log_message(self, format: str, *args: Any) -> None:
+            """Nobody reads it."""
+
+    with socketserver.UnixStreamServer(str(tmp_path / "sock"), Old) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        monkeypatch.setenv("DOCKER_HOST", f"unix://{tmp_path / 'sock'}")
+        with pytest.raises(LabError, match=rf"speaks API {said}; the labs need 1\.41"), daemon.daemon():
+            pass
+        server.shutdown()

