@@ -5,7 +5,7 @@ from __future__ import annotations
 import platform
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import datetime, timezone
+from datetime import datetime, timedelta
 from typing import Any
 
 import docker
@@ -27,9 +27,9 @@ TIMEOUT = 120
 
 
 def started(container: Any) -> datetime:
-    """When a container's present run began, to the second."""
-    text = str(container.attrs["State"]["StartedAt"])
-    return datetime.fromisoformat(text[:19]).replace(tzinfo=timezone.utc)
+    """When a container's present run began."""
+    second, _, fraction = str(container.attrs["State"]["StartedAt"]).rstrip("Z").partition(".")
+    return datetime.fromisoformat(f"{second}+00:00") + timedelta(seconds=float(f"0.{fraction or 0}"))
 
 
 def owned(client: Any, home: str | None = None) -> list[Any]:

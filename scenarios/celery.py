@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -43,6 +43,13 @@ worker, command, arguments = sys.argv[1:]
     command, json.loads(arguments), pattern=f"{worker}@*", matcher="glob", limit=1, reply=True, timeout=10
 )
 print(json.dumps(*reply.values()))
+"""
+
+PING = """
+import json, os, sys
+from celery import Celery
+replies = Celery(broker=os.environ["AIRFLOW__CELERY__BROKER_URL"]).control.ping(timeout=2, limit=int(sys.argv[1]))
+print(json.dumps([name.partition("@")[0] for reply in replies for name in reply]))
 """
 
 
@@ -91,6 +98,15 @@ class Celery:
         """Worker → the queues that it was started for."""
         return {worker["name"]: worker["queues"] for worker in self._services["worker"]}
 
+    def unwell(self) -> str:
+        """The workers that do not answer a ping over the broker now, in words; "" for none."""
+        names = list(self.queues())
+        ended = self._platform.run(names[0], ["python", "-c", PING, str(len(names))])
+        if ended.returncode != 0:
+            return f"no ping reaches the workers: {ended.stderr.strip().splitlines()[-1]}"
+        silent = sorted(set(names) - set(json.loads(ended.stdout)))
+        return f"no answer over the broker from {', '.join(silent)}" if silent else ""
+
     def taken(self, run: Run) -> list[Taken]:
         """What each worker took of a run, from its own log, each worker's in the order in which it took them."""
         return [
@@ -129,8 +145,12 @@ class Celery:
         return json.loads(self.python("-c", CONTROL, worker, command, json.dumps(arguments)))
 
     def pool(self, worker: str) -> int:
-        """How many processes a worker has for tasks."""
-        return sum("ForkPoolWorker" in " ".join(child.cmdline()) for child in self.worker(worker).children())
+        """How many processes a worker has for tasks; beside them it has one that is called as the worker was."""
+        found = 0
+        for child in self.worker(worker).children():
+            with suppress(psutil.NoSuchProcess):  # one that has just ended
+                found += "celery worker" not in " ".join(child.cmdline())
+        return found
 
     def memory(self, worker: str) -> int:
         """Bytes of all processes of a worker and of its tasks, shared pages counted once."""

@@ -47,7 +47,7 @@ SERVICES: Mapping[str, Callable[[Path, Mapping[str, Any]], Services]] = {
 }
 """Platform → its services, from a lab directory and the lab's outputs."""
 
-NEEDS = ("executor", "default_executor", "platform", "cluster", "local", "section", "replicas", "extras")
+NEEDS = ("executor", "default_executor", "platform", "cluster", "local", "section", "replicas", "extras", "because")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -61,7 +61,7 @@ def pytest_configure(config: pytest.Config) -> None:
         "markers",
         "needs(executor, default_executor, platform, cluster, local, section, replicas, extras): what a lab must have, "
         "of the replicas roles with more than one, `local` the processes and folders that this machine sees; a name, "
-        "or several: any of them, but all of the extras",
+        "or several: any of them, but all of the extras; because: why",
     )
     config.addinivalue_line("filterwarnings", "default")  # those of third parties decide nothing here
     config.option.continue_on_collection_errors = True  # one broken module leaves the others to be checked
@@ -321,17 +321,25 @@ def faults(
     services: Services,
     sites: Sites,
     replicas: Replicas,
+    celery: Celery,
     lab: Lab,
     airflow: Airflow,
     evidence: Callable[[str, Any], None],
 ) -> Faults:
     """What can be broken in the lab, as context managers: `with faults.killed("scheduler"): …`."""
+
+    def unwell(since: float) -> str:
+        roles = lab.outputs["services"]
+        return (
+            replicas.unwell(since)
+            or (sites.unwell(since) if "edge-worker" in roles else "")
+            or (celery.unwell() if "worker" in roles else "")
+        )
+
     if lab.platform == "kubernetes":
         assert isinstance(services, KubernetesServices)
-        return ClusterFaults(Namespace(lab.outputs), services, airflow, evidence, replicas.unwell)
-    if "edge-worker" in lab.outputs["services"]:
-        return Faults(services, airflow, evidence, sites.unwell)
-    return Faults(services, airflow, evidence, replicas.unwell)
+        return ClusterFaults(Namespace(lab.outputs), services, airflow, evidence, unwell)
+    return Faults(services, airflow, evidence, unwell)
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -367,11 +375,14 @@ def unmet(needs: Mapping[str, Any], lab: Lab) -> str:
         "replicas": {role for role, found in lab.outputs["services"].items() if len(found) > 1},
         "extras": set(lab.outputs.get("extras", ())),
     }
+    because = f", because {needs['because']}" if "because" in needs else ""
     for need, wanted in needs.items():
+        if need == "because":
+            continue
         names = [wanted] if isinstance(wanted, str) else list(wanted)
         met = all(n in has[need] for n in names) if need == "extras" else any(n in has[need] for n in names)
         if not met:
             there = ", ".join(sorted(has[need])) or "none"
             joint = " and " if need == "extras" else " or "
-            return f"needs {need.replace('_', ' ')} {joint.join(names)}; lab {lab.name} has {there}"
+            return f"needs {need.replace('_', ' ')} {joint.join(names)}{because}; lab {lab.name} has {there}"
     return ""

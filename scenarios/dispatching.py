@@ -29,11 +29,11 @@ FINISHED = re.compile(
 )
 """What the scheduler logs when it has received the executor's event for a task instance."""
 
-QUEUED = re.compile(r"Setting the following tasks to queued state.*(?:\n\t<.*)+")
-"""What the scheduler logs when it queues task instances: a line for each."""
+QUEUED = re.compile(r"Setting the following tasks to queued state.*(?:\n\t<.*)+ loc=")
+"""What the scheduler logs when it queues task instances: a line for each; the last word says that all are there."""
 
-ADOPTED = re.compile(r"Adopted the following \d+ tasks from a dead executor(?:\n\t<.*)+")
-"""What a scheduler with the CeleryExecutor logs when it adopts task instances: a line for each."""
+ADOPTED = re.compile(r"Adopted the following \d+ tasks from a dead executor(?:\n\t<.*)+ loc=")
+"""What a scheduler with the CeleryExecutor logs when it adopts task instances: a line for each, likewise."""
 
 
 @dataclass(frozen=True)

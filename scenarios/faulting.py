@@ -139,6 +139,9 @@ class Services(Protocol):
             LabError: the platform cannot do it, or something could be written to the full disk.
         """
 
+    def cannot_cut_off(self) -> str:
+        """What this machine lacks for `cut_off`, as a sentence; "" for nothing."""
+
     def cut_off(self, service: str) -> AbstractContextManager[Callable[[], str]]:
         """Nothing that a service sends reaches the API server meanwhile; gives a function that says so, with proof.
 

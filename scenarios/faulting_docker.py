@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import psutil
 from docker.errors import APIError
@@ -215,24 +216,30 @@ class DockerServices:
     def small_disk(self, folder: Path) -> AbstractContextManager[Callable[[], str]]:
         raise LabError(f"{folder} cannot be put on a disk of its own: what this machine mounts now no container sees")
 
+    def cannot_cut_off(self) -> str:
+        return ""
+
     @contextlib.contextmanager
     def cut_off(self, service: str) -> Iterator[Callable[[], str]]:
         def proof() -> str:
-            tried = self.run(service, ["python", "-c", CONNECT, "api-server", "8080"])
-            if tried.returncode == 0 or self.refused("api-server"):
-                raise LabError(f"{service} is cut off, but reaches the API server, or nobody does")
-            return f"{service} is on no network, others reach the API server; it gets {tried.stderr.strip()}"
+            tried = self.run(service, ["python", "-c", CONNECT, str(api.hostname), str(api.port)])
+            if tried.returncode == 0 or self.refused(str(api.hostname)):
+                raise LabError(f"{service} is cut off, but reaches {api.netloc}, or nobody does")
+            return f"{service} is on no network, others reach {api.netloc}; it gets {tried.stderr.strip()}"
 
         with daemon() as client:
             container = client.containers.get(self._containers[service])
+            told = dict(each.split("=", 1) for each in container.attrs["Config"]["Env"])
+            api = urlsplit(told["AIRFLOW__CORE__EXECUTION_API_SERVER_URL"])
             networks = container.attrs["NetworkSettings"]["Networks"]
-            for name in networks:
-                client.networks.get(name).disconnect(container)
             try:
+                for name in networks:
+                    client.networks.get(name).disconnect(container)
                 yield proof
             finally:
-                for name, given in networks.items():
-                    aliases = [alias for alias in given["Aliases"] or () if alias != container.short_id]
+                container.reload()
+                for name in networks.keys() - container.attrs["NetworkSettings"]["Networks"].keys():
+                    aliases = [alias for alias in networks[name]["Aliases"] or () if alias != container.short_id]
                     client.networks.get(name).connect(container, aliases=aliases)
 
 

@@ -279,8 +279,11 @@ class KubernetesServices:
     def small_disk(self, folder: Path) -> AbstractContextManager[Callable[[], str]]:
         raise LabError(f"{folder} cannot be put on a disk of its own: what this machine mounts no pod sees")
 
+    def cannot_cut_off(self) -> str:
+        return "needs a cluster that enforces a NetworkPolicy, as not every one does"
+
     def cut_off(self, service: str) -> AbstractContextManager[Callable[[], str]]:
-        raise LabError(f"{service} cannot be cut off: not every cluster enforces a NetworkPolicy")
+        raise LabError(f"{service} cannot be cut off: {self.cannot_cut_off()}")
 
 
 def life_of(pod: Object) -> Pod:

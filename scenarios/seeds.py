@@ -2,7 +2,15 @@
 
 CELERY_KUBERNETES = "airflow.providers.celery.executors.celery_kubernetes_executor.CeleryKubernetesExecutor"
 
-EXECUTORS = ("SequentialExecutor", "CeleryKubernetesExecutor", CELERY_KUBERNETES, "LocalExecutor,CeleryExecutor")
+EDGE_BY_PATH = "edge:airflow.providers.edge3.executors.EdgeExecutor"
+
+EXECUTORS = (
+    "SequentialExecutor",
+    "CeleryKubernetesExecutor",
+    CELERY_KUBERNETES,
+    "LocalExecutor,CeleryExecutor",
+    EDGE_BY_PATH,
+)
 """Values of `[core] executor`."""
 
 OPTIONS = (

@@ -160,11 +160,11 @@ def build(lab: Lab, platform: Platform, settings: Settings) -> dict[str, pulumi.
     ]
     if groups:
         services["worker"] = all_facts(group.facts for group in groups)
+    if "flower" in settings.extras:
+        services["flower"] = Flower("flower", FlowerArgs(airflow, secrets.admin_password, migrated)).facts
     sites = [EdgeSite(name, EdgeSiteArgs(airflow, site, api_server)) for name, site in lab.sites.items()]
     if sites:
         services["edge-worker"] = all_facts(site.facts for site in sites)
-    if "flower" in settings.extras:
-        services["flower"] = Flower("flower", FlowerArgs(airflow, secrets.admin_password, migrated)).facts
     return {
         "lab": lab.name,
         "platform": platform.name,

@@ -52,7 +52,7 @@ def most_at_once(spans):
     params={
         "sources": Param(4, type="integer", minimum=1, maximum=16, description="how many pipelines"),
         "wait": Param(2, type="number", minimum=0, maximum=60, description="seconds a source takes to answer"),
-        "cpu_seconds": Param(1, type="number", minimum=0, maximum=30, description="CPU time per transformation"),
+        "cpu_seconds": Param(1, type="number", minimum=0.1, maximum=30, description="CPU time per transformation"),
     },
     doc_md=__doc__,
 )

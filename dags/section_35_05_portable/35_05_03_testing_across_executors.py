@@ -6,8 +6,14 @@ Four layers, cheapest first:
 | --- | --- | --- |
 | unit tests | plain functions, no executor | `python -m unittest` with this module; the task `unit_tests` |
 | mock executor | the jobs, on an executor that is 15 lines long | the task `mock_executor` |
-| one process | the whole DAG, no executor and no scheduler | `python` on this file: `dag.test()` |
+| one process | the whole DAG, no executor and no scheduler | `python` on this file: `dag.test()`, as below |
 | integration | the whole DAG on the real executor | `./lab up local --verify`, then the next lab |
+
+`dag.test()` writes into a database like any run, and looks for the DAG in `[core] dags_folder`. Never give it that of a
+deployment, whose scheduler would run the tasks too; SQLite will do:
+
+    export AIRFLOW_HOME=$(mktemp -d) AIRFLOW__CORE__DAGS_FOLDER=$PWD
+    airflow db migrate && python 35_05_03_testing_across_executors.py
 
 CI repeats the last layer, one job per executor, and compares what the DAG returned:
 

@@ -3,7 +3,7 @@
 | a task tries | what stops it |
 | --- | --- |
 | to use Airflow's database through its models | the Task SDK: an error, on every executor |
-| to connect to the database by itself | it knows no address and no password; a firewall, outside of a lab |
+| to connect to the database by itself | it knows no address and no password; a firewall, or here the kernel |
 | to read another site's files or end its worker | another machine, or here another OS user |
 | to read Airflow's encryption key or API secret | the site does not have them |
 
@@ -21,6 +21,7 @@ see multi-team deployments and `[edge] trusted_jwks_url` for more.
 
 import logging
 import os
+import socket
 import time
 from pathlib import Path
 
@@ -51,6 +52,7 @@ def refusal(attempt):
     max_active_runs=1,
     params={
         "seconds": Param(2, type="number", minimum=0, maximum=60, description="how long use_models goes on"),
+        "addresses": Param([], type="array", items={"type": "string"}, description="host:port, to connect to each"),
     },
     doc_md=__doc__,
 )
@@ -74,6 +76,16 @@ def task_isolation():
             time.sleep(0.1)
         log.info("Connections that this process had: %s", connections)
         return {"answer": answer, "address": address, "connections": connections}
+
+    @task(queue="site_a")
+    def connect(params=None):
+        """Tries to connect to whatever addresses it is given: a site should reach the API, and no other service."""
+        answers = {}
+        for address in params["addresses"]:
+            host, _, port = address.rpartition(":")
+            answers[address] = refusal(lambda to=(host, int(port)): socket.create_connection(to, timeout=5).close())
+            log.info("Connecting to %s: %s", address, answers[address] or "it was accepted")
+        return answers
 
     @task(queue="site_b")
     def write(ti=None):
@@ -129,6 +141,7 @@ def task_isolation():
         return within_reach
 
     use_models()
+    connect()
     look_for_secrets()
     written = write()
     read_foreign(written) >> read_own(written)

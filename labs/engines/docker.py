@@ -211,21 +211,25 @@ class ContainerProvider(_Kind):
             container = client.containers.get(id)
             try:
                 container.update(**_limits(news))
-                for each in self._off(client, container, news):
+                off = self._off(client, container, news)
+                for each in off:
                     client.networks.get(each["name"]).connect(container, aliases=each.get("aliases"))
-                if not self._runs_if_it_must(container, news):
-                    self._resume(container)
+                if off or not self._runs_if_it_must(container, news):
+                    # it has a new address: on connections of its old one it might wait for long
+                    self._resume(container, news, anew=bool(off))
             except DockerException as error:
                 raise LabError(f"the container {news['name']} could not be changed: {said(error)}") from error
         return dict(news)
 
     @staticmethod
-    def _resume(container: Any) -> None:
-        if container.status == "paused":
+    def _resume(container: Any, news: Values, *, anew: bool) -> None:
+        found = container.status
+        if found == "paused":
             container.unpause()
-        elif container.status == "restarting":  # Docker waits, the longer the more often it has ended, and so would we
-            container.restart(timeout=0)
-        else:
+        # before it starts one again, Docker waits, the longer the more often it has ended, and so would we
+        if anew or found == "restarting":
+            container.restart(timeout=int(news.get("destroyGraceSeconds", 0)))
+        elif found != "paused":
             container.start()
 
     def _remove(self, found: Any, news: Values) -> None:

@@ -8,12 +8,13 @@ import dis
 import inspect
 import json
 import os
+import re
 import sys
 import warnings
 
 
 def loaded(value):
-    """What the scheduler would load for a value of `[core] executor`, in a process of its own."""
+    """What the scheduler would load for a value of `[core] executor`, and import for it, in a process of its own."""
     here, there = os.pipe()
     if os.fork() == 0:
         os.environ["AIRFLOW__CORE__EXECUTOR"] = value
@@ -23,6 +24,11 @@ def loaded(value):
 
             conf.validate()  # what replaces outdated values
             found = {"loads": [type(executor).__qualname__ for executor in ExecutorLoader.init_executors()]}
+            found["imports"] = sorted(
+                name.rpartition(".")[2]
+                for name in sys.modules
+                if re.match(r"airflow\..*\.(?!base_)\w+_executor$", name)
+            )
         except Exception as error:
             found = {"error": f"{type(error).__name__}: {error}"}
         os.write(there, json.dumps(found).encode())

@@ -3,10 +3,9 @@
 Hint: the broker's list of a queue is its depth; the pool of a worker is below its main process.
 """
 
+import json
 import time
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import psutil
@@ -20,44 +19,35 @@ pytestmark = pytest.mark.needs(executor="CeleryExecutor", section="35.3")
 
 QUEUE = "default"
 
-RESIZE = """
-import sys
+OTHER = "io-1"
+"""A worker of another queue, which is another worker more where it takes from this one too."""
+
+FAILOVER = """
+import json
 from airflow.providers.celery.executors.celery_executor_utils import app
-method, by, worker = sys.argv[1:]
-(full,) = [name for reply in app.control.ping(timeout=5) for name in reply if name.startswith(f"{worker}@")]
-print(getattr(app.control, method)(int(by), destination=[full], reply=True, timeout=5))
+dead, live = "redis://127.0.0.1:1/0", app.conf.broker_url
+
+def tried(url):
+    with app.connection_for_write(url) as connection:
+        try:
+            connection.ensure_connection(max_retries=1)
+        except Exception as error:
+            return type(error).__name__
+        return f"{connection.hostname}:{connection.port}"
+
+print(json.dumps({"one that refuses": tried(dead), "the lab's": tried(live), "both": tried(f"{dead};{live}")}))
 """
-
-
-@contextmanager
-def larger_pool(celery, worker, by) -> Iterator[None]:
-    """A worker with so many processes more, by Celery's remote control."""
-
-    def pool():
-        return len(celery.worker(worker).children())
-
-    def resize(method, wanted):
-        told = celery.python("-c", RESIZE, method, str(by), worker)
-
-        def probe():
-            return (True if pool() == wanted else None), f"it has {pool()}; {told.strip()}"
-
-        until(probe, what=f"{worker} to have {wanted} processes", timeout=30)
-
-    before = pool()
-    resize("pool_grow", before + by)
-    try:
-        yield
-    finally:
-        resize("pool_shrink", before)
+"""Where Celery, configured by Airflow, is connected after it was given these addresses of brokers."""
 
 
 def test_all_workers_busy(airflow, celery, executing, start_probe, evidence, claim):
     """Question 4 of seed 001: with all slots taken, new tasks are queued in Airflow and wait in the broker."""
+    (worker,) = executing.services
     idle = celery.waiting(QUEUE)[QUEUE]
     probe = start_probe("probe_executions")
     probe.wait_for_full_slots(executing.slots)
     full, queued = celery.waiting(QUEUE)[QUEUE], len(airflow.task_instances(probe.run)) - executing.slots
+    active = len(celery.control(worker, "active"))
     second = start_probe("probe_executions")
 
     def more():
@@ -76,6 +66,7 @@ def test_all_workers_busy(airflow, celery, executing, start_probe, evidence, cla
         "all slots taken": full,
         "after eight tasks more": fuller,
         "in the end": celery.waiting(QUEUE)[QUEUE],
+        "active, as the worker tells a monitor": active,
     }
     evidence("depth of the queue", numbers)
     assert set(probe.outcome().values()) == set(second.outcome().values()) == {("success", 1, 1, 1)}
@@ -84,6 +75,12 @@ def test_all_workers_busy(airflow, celery, executing, start_probe, evidence, cla
         "Message broker: holds tasks in queues; workers pull tasks from this queue (all workers busy: they wait there)",
         "seed 001",
         "holds" if waiting else "wrong",
+        numbers,
+    )
+    claim(
+        "Scenario, some tasks take too long: think about monitoring tools (they show what waits and what runs)",
+        "seed 001",
+        "holds" if waiting and active == executing.slots else "wrong",
         numbers,
     )
 
@@ -197,52 +194,94 @@ def test_a_worker_with_other_packages(airflow, start_probe, evidence, claim):
     )
 
 
-def test_forty_slots(lab, airflow, celery, executing, start_probe, evidence, claim):
-    """Seed 003's "200 queued, 40 slots", to scale: more slots, and a parallelism that lets them be used."""
-    (worker,) = executing.services
-    rows = []
+def test_redundant_brokers(celery, evidence, claim):
+    """Of several addresses of brokers Celery takes one that answers. That they hold the same is up to the brokers."""
+    connected = json.loads(celery.python("-c", FAILOVER))
+    evidence("connected to", connected)
+    assert connected["one that refuses"] != connected["the lab's"], (
+        "the address that should refuse connections takes them"
+    )
+    claim(
+        "Scenario, reliability: think about broker redundancy (clients go on with another broker)",
+        "seed 001",
+        "holds" if connected["both"] == connected["the lab's"] else "wrong",
+        {**connected, "whether what waits in one broker is in the other": "not shown: the lab has one"},
+    )
 
-    def measured(what, slots, parallelism):
+
+def test_forty_slots(lab, airflow, celery, executing, start_probe, evidence, claim):
+    """Seed 003's "200 queued, 40 slots", to scale: a larger pool, another worker, and a parallelism for them."""
+    (worker,) = executing.services
+    few, rows = executing.slots, {}
+    others = {each["name"]: each["slots"] for each in lab.outputs["services"]["worker"]}
+
+    def measured(what, slots, parallelism=32):
         probe = start_probe("probe_many", {"seconds": 1})
-        depth = []
-        run = airflow.wait(probe.run, 240, watch=lambda _: depth.append(celery.waiting(QUEUE)[QUEUE]))
+        depth, memory = [], []
+
+        def watch(_instances):
+            depth.append(celery.waiting(QUEUE)[QUEUE])
+            memory.append(celery.memory(worker))
+
+        run = airflow.wait(probe.run, 240, watch=watch)
         instances = airflow.task_instances(run)
         assert run.state == "success"
-        rows.append(
-            {
-                "what": what,
-                "slots": slots,
-                "[core] parallelism": parallelism,
-                "tasks": len(instances),
-                "at once, at most": max_concurrent(instances),
-                "seconds": round(span(instances), 1),
-                "waiting in the broker, at most": max(depth),
-                "longest wait (s)": round(max(waits(instances)), 1),
-            }
-        )
-        evidence(what, rows[-1])
-        return rows[-1]
+        rows[what] = {
+            "slots": slots,
+            "[core] parallelism": parallelism,
+            "tasks": len(instances),
+            "executed by": dict(Counter(each.service for each in probe.executions())),
+            "at once, at most": max_concurrent(instances),
+            "seconds": round(span(instances), 1),
+            "waiting in the broker, at most": max(depth),
+            "longest wait (s)": round(max(waits(instances)), 1),
+            f"memory of {worker}, at most (MiB)": max(memory) // 2**20,
+        }
+        evidence(what, rows[what])
+        return rows[what]
 
-    few, many = executing.slots, 2 * executing.slots
-    first = measured("as it is", few, 32)
-    with larger_pool(celery, worker, executing.slots):
-        second = measured("twice the slots", many, 32)
+    first = measured("as it is", few)
+    with celery.larger_pool(worker, few):
+        pool = measured("twice the concurrency", 2 * few)
         with lab.reconfigured({"core.parallelism": str(few)}):
-            third = measured("twice the slots, parallelism as before", many, few)
-    more = second["at once, at most"] > first["at once, at most"] and second["seconds"] < first["seconds"]
-    capped = third["at once, at most"] <= few < second["at once, at most"]
-    summary = {row["what"]: f"{row['at once, at most']} at once, {row['seconds']} s" for row in rows}
-    source = "seed 003"
+            third = measured("twice the concurrency, parallelism as before", 2 * few, few)
+    with celery.serving(OTHER, QUEUE):
+        another = measured("another worker", few + others[OTHER])
+
+    def more(row):
+        return row["at once, at most"] > first["at once, at most"] and row["seconds"] < first["seconds"]
+
+    both = set(another["executed by"]) == {worker, OTHER}
+    capped = third["at once, at most"] <= few < pool["at once, at most"]
+    (held,) = (key for key in first if key.startswith("memory"))
+    summary = {
+        what: f"{row['at once, at most']} at once, {row['seconds']} s, {row['executed by']}"
+        for what, row in rows.items()
+    }
+    waiting, scaled = "200 tasks wait for 40 slots: ", "holds" if both and more(another) else "wrong"
+    claim(f"{waiting}add more workers so more tasks run at once", "seed 003", scaled, summary)
+    claim("Scalability: add more workers to handle more tasks", "seed 001", scaled, summary)
     claim(
-        "200 tasks wait for 40 slots: add more workers (or increase worker_concurrency) so more tasks run at once",
-        source,
-        "holds" if more else "wrong",
+        "CeleryExecutor (distributed message queue)",
+        "seed 002",
+        "holds" if both and another["waiting in the broker, at most"] > 0 else "wrong",
+        {"one queue, executed by": another["executed by"]},
+    )
+    claim(
+        f"{waiting}or increase worker_concurrency",
+        "seed 003",
+        "holds" if more(pool) else "wrong",
         summary,
     )
     claim(
-        "200 tasks wait for 40 slots: raise [core] parallelism if it is lower, so that workers use them all",
-        source,
+        f"{waiting}raise [core] parallelism if it is lower, so that workers use them all",
+        "seed 003",
         "holds" if capped else "wrong",
         summary,
     )
-    claim("Scalability: add more workers to handle more tasks", "seed 001", "holds" if more else "wrong", summary)
+    claim(
+        "Scenario, tasks fail due to resource exhaustion: think about concurrency settings (they bound its memory)",
+        "seed 001",
+        "holds" if first[held] < pool[held] and first["at once, at most"] <= few else "wrong",
+        {f"{row['slots']} slots (MiB)": row[held] for row in (first, pool)},
+    )

@@ -7,7 +7,30 @@ from statistics import median
 
 import pytest
 
+from scenarios.seeds import CELERY_KUBERNETES, EDGE_BY_PATH
+
 SOURCE = "seed 002"
+
+LOADED = {
+    "LocalExecutor,CeleryExecutor": (["LocalExecutor", "CeleryExecutor"], ["celery_executor", "local_executor"]),
+    EDGE_BY_PATH: (["EdgeExecutor"], ["edge_executor"]),
+}
+"""Values of `[core] executor`, by name and by path: the classes that they name, and the modules of these."""
+
+
+def test_what_the_loader_loads(installed, evidence, claim):
+    """By name or by path, one or several: the classes that were named, and no module of another executor."""
+    answers = {value: installed["executors"][value] for value in (*LOADED, CELERY_KUBERNETES)}
+    evidence("[core] executor", [{"value": value, **answer} for value, answer in answers.items()])
+    exactly = all(
+        (answers[value].get("loads"), answers[value].get("imports")) == each for value, each in LOADED.items()
+    )
+    claim(
+        "The ExecutorLoader handles dynamic loading and configuration of executors",
+        SOURCE,
+        "holds" if exactly and "error" in answers[CELERY_KUBERNETES] else "wrong",
+        {value: answer.get("imports", answer.get("error")) for value, answer in answers.items()},
+    )
 
 
 def test_the_interface_between_scheduler_and_executor(installed, evidence, claim):

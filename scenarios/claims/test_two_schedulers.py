@@ -16,7 +16,7 @@ from labs.waiting import until
 from scenarios.dispatching import queued_tasks
 from scenarios.judge import span, states
 
-pytestmark = pytest.mark.needs(executor="CeleryExecutor", replicas="scheduler", platform="process")
+pytestmark = pytest.mark.needs(executor="CeleryExecutor", replicas="scheduler")
 
 SOURCE = "seed 003"
 DAGS, CHAINS = 24, 40

@@ -30,12 +30,12 @@ def test_nothing_is_lost_and_nothing_executed_twice(airflow, faults, executing, 
 
     with faults.frozen("broker") as fault:
         late = start_probe("probe_retries")
-        alive = probe.going_on()
         until(
             lambda: (True if time.time() > fault.at + PAUSE else None, f"{time.time() - fault.at:.0f} s"),
             what=f"the pause to have lasted {PAUSE:.0f} s",
             timeout=PAUSE + 5,
         )
+        alive = probe.going_on()
     probe.release()
     late.release()
     with late_fails():

@@ -13,8 +13,8 @@ import time
 
 import pytest
 
+from labs.airflow import AirflowError
 from labs.waiting import until
-from scenarios import cutting
 from scenarios.faulting import late_fails
 from scenarios.judge import states
 
@@ -24,14 +24,34 @@ SITE = "site-a"
 OUTAGE = 30.0
 """Seconds."""
 
+TELLING = "telling"
+"""The task that returns something."""
 
-def test_tasks_end_meanwhile_and_their_results_arrive_later(lab, airflow, faults, sites, start_probe, evidence):
+
+@pytest.fixture
+def returned(airflow):
+    """`returned(ti)`: what has arrived of what a task instance returned; None for nothing."""
+
+    def returned(ti):
+        try:
+            return airflow.xcom(ti)
+        except AirflowError as error:
+            if error.status != 404:
+                raise
+            return None
+
+    return returned
+
+
+def test_tasks_end_meanwhile_and_their_results_arrive_later(
+    lab, airflow, faults, services, sites, start_probe, returned, evidence
+):
     """What ran goes on and ends, Airflow learns of it when the line is back, and each task is executed once."""
-    if missing := cutting.missing():
+    if missing := services.cannot_cut_off():
         pytest.skip(missing)
     slots = sites.all()[SITE].concurrency
     with lab.reconfigured({"scheduler.task_instance_heartbeat_timeout": "120"}):
-        probe = start_probe("probe_executions")
+        probe = start_probe("probe_results")
         across = {execution.task for execution in probe.wait_for_full_slots(slots)}
 
         with faults.cut_off(SITE) as fault:
@@ -50,13 +70,19 @@ def test_tasks_end_meanwhile_and_their_results_arrive_later(lab, airflow, faults
                 what=f"the outage to have lasted {OUTAGE:.0f} s",
                 timeout=OUTAGE,
             )
-            during = states(airflow.task_instances(probe.run))
+            instances = airflow.task_instances(probe.run)
+            during, early = states(instances), [returned(ti) for ti in instances if ti.task_id in across]
         run = airflow.wait(probe.run)
 
-    account = probe.account()
-    recorded = {ti.task_id: ti.ended.timestamp() for ti in airflow.task_instances(run)}
+    account, instances = probe.account(), {ti.task_id: ti for ti in airflow.task_instances(run)}
     rows = [
-        {"task": each.task, "by its process": each.ended - fault.at, "as recorded": recorded[each.task] - fault.at}
+        {
+            "task": each.task,
+            "by its process": each.ended - fault.at,
+            "as recorded": instances[each.task].ended.timestamp() - fault.at,
+            "returned": {"try": each.try_number, "pid": each.pid} if each.task == TELLING else None,
+            "arrived": returned(instances[each.task]),
+        }
         for each in done
     ]
     evidence("states at the end of the outage", during)
@@ -64,10 +90,15 @@ def test_tasks_end_meanwhile_and_their_results_arrive_later(lab, airflow, faults
     evidence("ends of the tasks that ran, seconds after the cut", rows)
     evidence("tasks", account)
     assert lost.state == "unknown"
-    assert {execution.task for execution in done} == across
+    assert {execution.task for execution in done} == across == {TELLING, "silent"}
     assert during.get("running") == slots, "Airflow learned of the end while the site was cut off"
+    assert early == [None] * slots, f"results arrived while the site was cut off: {early}"
     assert run.state == "success", f"the run ended as {run.state}\n{airflow.explain(run)}"
     for row in account:
         assert row["executions started"] == row["completed"] == row["tries"] == 1, f"{row} was not executed just once"
     for row in rows:
-        assert 0 < row["by its process"] <= row["as recorded"] < OUTAGE, f"{row} was not recorded as it was"
+        assert row["arrived"] == row["returned"], f"what {row['task']} returned did not arrive as it was"
+        assert 0 < row["by its process"] <= row["as recorded"], f"{row} was not recorded as it was"
+        assert row["by its process"] < OUTAGE
+        # a task has ended when what it returned has arrived, and without that, when its process says so
+        assert (row["as recorded"] > OUTAGE) == (row["task"] == TELLING), f"{row} was not recorded as it was"

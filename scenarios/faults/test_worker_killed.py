@@ -18,9 +18,7 @@ from scenarios.faulting import late_fails
 pytestmark = pytest.mark.needs(executor="CeleryExecutor", section="35.3")
 
 
-def test_the_task_with_a_retry_recovers_and_the_other_fails(
-    lab, airflow, faults, executing, start_probe, evidence, claim
-):
+def test_the_task_with_a_retry_recovers_and_the_other_fails(lab, airflow, faults, executing, start_probe, evidence):
     """Each is executed once per try; the worker that takes the killed one's place is given the retry."""
     timeout = float(lab.outputs["options"]["scheduler.task_instance_heartbeat_timeout"])
     probe = start_probe("probe_retries")
@@ -39,16 +37,7 @@ def test_the_task_with_a_retry_recovers_and_the_other_fails(
         "seconds after the kill",
         {"worker up again": fault.down, "given up": noticed, "again": again.started - fault.at},
     )
-    claim(
-        "Fault tolerance: if a worker fails, the task can be retried on another worker",
-        "seed 001",
-        "holds" if again.task == "sturdy" else "wrong",
-        {
-            "with a retry, executed again after (s)": round(again.started - fault.at, 1),
-            "of which [scheduler] task_instance_heartbeat_timeout (300 in production)": timeout,
-            "without retries": ended["fragile"].state,
-        },
-    )
+    assert again.service == worker, f"{again.service} took the retry, but only {worker} serves its queue"
     assert noticed > timeout / 2, "the tasks were given up before their heartbeats were missed"
     assert probe.outcome() == {"sturdy": ("success", 2, 2, 1), "fragile": ("failed", 1, 1, 0)}
     assert run.state == "failed", f"a task failed for good, but the run ended as {run.state}"

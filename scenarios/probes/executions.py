@@ -23,7 +23,7 @@ PARAMS = {
 
 
 def execute(params, ti):
-    """Leave a file that says who executes what since when, and at the end, until when."""
+    """Leave a file that says who executes what since when, and at the end, until when; return who it was."""
     folder = Path(params["folder"])
     service = os.environ.get("AIRFLOW_LAB_SERVICE") or socket.gethostname()  # a task's pod goes by its own name
     where = {"service": service, "pid": os.getpid(), "worker": os.getppid()}
@@ -41,6 +41,7 @@ def execute(params, ti):
     while not any(each.exists() for each in releases) and time.time() < seen["started"] + params["seconds"]:
         time.sleep(0.05)
     write(ended=time.time())
+    return {"try": ti.try_number, "pid": os.getpid()}
 
 
 def probe(dag_id, tasks, **limits):
@@ -59,10 +60,10 @@ def probe(dag_id, tasks, **limits):
     def independent_tasks():
         for task_id, options in tasks.items():
 
-            @task(**{"task_id": task_id, "retry_delay": timedelta(seconds=1), **options})
+            @task(**{"task_id": task_id, "retry_delay": timedelta(seconds=1), "do_xcom_push": False, **options})
             def work(params=None, ti=None):
-                """Leaves its file, then waits for `release`."""
-                execute(params, ti)
+                """Leaves its file, then waits for `release`; what it returns becomes an XCom where that is asked."""
+                return execute(params, ti)
 
             work()
 
@@ -70,6 +71,8 @@ def probe(dag_id, tasks, **limits):
 
 
 probe("probe_executions", {f"work_{number}": {} for number in range(1, 9)})
+FIRST = {"priority_weight": 2}
+probe("probe_results", {"telling": {"do_xcom_push": True, **FIRST}, "silent": FIRST, "later": {}})
 probe("probe_retries", {"sturdy": {"retries": 1}, "fragile": {}})
 probe("probe_heavy", {f"work_{number}": {"queue": "heavy_compute"} for number in range(1, 7)})
 probe("probe_compute", {f"work_{number}": {"queue": "compute"} for number in range(1, 4)})

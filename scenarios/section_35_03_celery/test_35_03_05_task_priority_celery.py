@@ -3,8 +3,11 @@
 Hint: the order holds for one sender: `[celery] sync_parallelism = 1`; the log of `report` shows it beside the weights.
 """
 
+import contextlib
+
 import pytest
 
+from labs.waiting import until
 from scenarios.judge import sequential
 from scenarios.observing import Observation
 
@@ -21,6 +24,8 @@ WEIGHTS = {
     "absolute_9": 9,
     "urgent": 100,
 }
+STRATEGY = "celery_broker_transport_options.queue_order_strategy"
+
 PRIORITY = ["compute\x06\x163", "compute\x06\x166", "compute\x06\x169"]
 """The lists to which Celery would send messages of a priority above 0."""
 
@@ -96,3 +101,41 @@ def test_celery_knows_no_priority(prioritized, evidence):
     assert most.pop("compute") > 0, "nothing waited in the broker"
     assert set(most.values()) == {0}
     assert run.xcom("report")["celery_priorities"] == ["0"]
+
+
+@pytest.mark.parametrize(
+    ("strategy", "expected"),
+    [
+        pytest.param("", ["bulk", "urgent", "bulk", "urgent", "bulk", "urgent"], id="by default"),
+        pytest.param(
+            "priority", ["bulk", "urgent", "urgent", "urgent", "bulk", "bulk"], id="priority", marks=pytest.mark.long
+        ),
+    ],
+)
+def test_a_queue_of_its_own_for_what_is_urgent(strategy, expected, lab, airflow, celery, start_probe, evidence):
+    """One slot, two queues: what came later takes turns with what waits there, or goes first if so configured."""
+    urgent, bulk = "compute", "nobody"
+    configured = lab.reconfigured({STRATEGY: strategy}) if strategy else contextlib.nullcontext()
+    with configured, celery.serving("compute-1", bulk):  # as with `-q compute,nobody`
+        first = [start_probe("probe_unserved") for _ in range(3)]
+
+        def sent(wanted):
+            def probe():
+                found = celery.waiting(urgent, bulk)
+                running = sum(len(each.executions()) for each in first)
+                return (True if (*found.values(), running) == (*wanted, 1) else None), f"{found}, {running} runs"
+
+            return probe
+
+        until(sent((0, 2)), what="one to run, and two to wait", timeout=60)
+        later = start_probe("probe_compute")
+        until(sent((3, 2)), what="the urgent ones to wait, too", timeout=60)
+        for each in (*first, later):
+            each.release()
+        states = {airflow.wait(each.run).state for each in (*first, later)}
+    ran = [("bulk", e) for each in first for e in each.executions()] + [("urgent", e) for e in later.executions()]
+    ran.sort(key=lambda row: row[1].started)
+    evidence("order", [name for name, _ in ran])
+    assert states == {"success"}
+    assert {execution.service for _, execution in ran} == {"compute-1"}
+    assert [name for name, _ in ran] == expected

@@ -108,7 +108,7 @@ def operated(airflow, sites, timeline):
     return Operation(observation, before, workers["site-b"].pid, known, paused, back, held, other, ordered, states)
 
 
-@pytest.mark.needs(platform="process")
+@pytest.mark.needs(platform="process", because="elsewhere a container of its own keeps each worker alive")
 def test_each_site_has_a_worker_that_is_kept_alive(operated, host, lab, evidence):
     """On a bare machine: the worker is a child of the lab's supervisord, as a user of its own."""
     machine, keeper = host("edge-worker"), int((run_directory(lab.name) / "supervisord.pid").read_text())
@@ -125,7 +125,7 @@ def test_each_site_has_a_worker_that_is_kept_alive(operated, host, lab, evidence
     assert operated.run.xcom("compare") == {name: told[name]["place"] for name in told}
 
 
-@pytest.mark.needs(platform=("docker", "kubernetes"))
+@pytest.mark.needs(platform=("docker", "kubernetes"), because="processes are in no container")
 def test_workers_in_containers(operated, evidence):
     """Where the platform is one of containers, each site says that it is in one."""
     places = operated.run.xcom("compare")

@@ -11,10 +11,11 @@ import psutil
 import pytest
 from airflow_client.client import VariableApi
 
+from components.platforms.process import closed_ports
 from labs.airflow import AirflowError
 from labs.paths import run_directory
 from labs.processes import number
-from scenarios.machine import connections
+from scenarios.machine import remotes
 from scenarios.observing import Observation
 from scenarios.sites import own_users
 
@@ -24,19 +25,24 @@ DAG = "35_06_05_task_isolation"
 NOTE = "35_06_05_note"
 
 
-def remote_addresses(found):
-    """The addresses to which some processes hold TCP connections."""
-    addresses = set()
-    for process in found:
-        try:
-            addresses |= {each.remote for each in connections(process) if each.remote}
-        except psutil.NoSuchProcess:
-            continue
-    return addresses
+@pytest.fixture(scope="module")
+def addresses(lab):
+    """Where services of the lab know each other, by role."""
+    api = urlsplit(lab.outputs["internal_api_url"]).netloc
+    return {"api-server": api, "metadata-database": lab.outputs["services"]["metadata-database"][0]["endpoints"]["sql"]}
+
+
+def closed(platform):
+    """The error of whoever connects to a service that is closed to it; what the machine lacks for that skips."""
+    if platform == "docker":
+        return "gaierror"  # its network has no such name
+    if not closed_ports.supported():
+        pytest.skip("needs Landlock's rules for TCP, as Linux 6.7 has: without, only its password keeps sites out")
+    return "PermissionError"
 
 
 @pytest.fixture(scope="module")
-def isolated(airflow, sites, services, requests_since, timeline):
+def isolated(airflow, sites, services, addresses, requests_since, timeline):
     """A run, and what its machine showed meanwhile: environments, connections, and the scheduler's for comparison."""
     requests, seen = requests_since(), {"environments": {}, "sites to": set(), "scheduler to": set()}
 
@@ -47,11 +53,11 @@ def isolated(airflow, sites, services, requests_since, timeline):
                 seen["environments"][f"{name} {number(process)}"] = process.environ()
             except psutil.NoSuchProcess:
                 continue
-        seen["sites to"] |= remote_addresses(process for _, process in own)
-        seen["scheduler to"] |= remote_addresses(services.incarnation("scheduler").parts)
+        seen["sites to"] |= set(remotes(process for _, process in own).values())
+        seen["scheduler to"] |= set(remotes(services.incarnation("scheduler").parts).values())
 
     airflow.wait_for_dag(DAG, file=f"{DAG}.py")
-    run = airflow.trigger(DAG, {"seconds": 3})
+    run = airflow.trigger(DAG, {"seconds": 3, "addresses": list(addresses.values())})
     timeline(run)
     ended = airflow.wait(run, watch=watch)
     assert ended.state == "success", airflow.explain(run)
@@ -102,9 +108,17 @@ def test_no_process_at_a_site_is_connected_to_it(isolated, told, sites, services
     assert told["use_models"]["connections"] == 0
 
 
-def test_the_database_refuses_a_site(sites, lab, services, evidence):
-    """From a site's user, it takes no login without a password nor with a wrong one; with the right one, it would."""
-    host, _, port = next(iter(lab.outputs["services"]["metadata-database"][0]["endpoints"].values())).rpartition(":")
+def test_the_database_is_closed_to_a_task(told, addresses, lab, evidence):
+    """A task that is told the database's address is refused when it connects; the API server takes its connection."""
+    answers = told["connect"]
+    evidence("answers to the task", answers)
+    assert answers[addresses["api-server"]] == "", f"the API server does not answer either: {answers}"
+    assert answers[addresses["metadata-database"]].startswith(closed(lab.platform)), f"the task was answered {answers}"
+
+
+def test_the_password_does_not_help_a_site(sites, addresses, lab, services, evidence):
+    """With the right password a site gets no further than without: the way is closed to it, not to the scheduler."""
+    host, _, port = addresses["metadata-database"].rpartition(":")
     scheduler = psutil.Process(int(services.incarnation("scheduler").id))
     user, password = (
         scheduler.environ()["AIRFLOW__DATABASE__SQL_ALCHEMY_CONN"].partition("//")[2].split("@")[0].split(":")
@@ -112,23 +126,49 @@ def test_the_database_refuses_a_site(sites, lab, services, evidence):
     code = (
         "import psycopg2, sys; psycopg2.connect(host=sys.argv[1], port=sys.argv[2], user=sys.argv[3], dbname='airflow')"
     )
-
-    def log_in(**variables):
-        return sites.try_as("site-a", ["python", "-c", code, host, port, user], **variables)
-
+    command = ["python", "-c", code, host, port, user]
     attempts = {
-        "no password": log_in(),
-        "a wrong one": log_in(PGPASSWORD="guessed"),
-        "right": log_in(PGPASSWORD=password),
+        "from the scheduler, the right one": services.run("scheduler", command, PGPASSWORD=password),
+        "from a site, no password": sites.try_as("site-a", command),
+        "from a site, the right one": sites.try_as("site-a", command, PGPASSWORD=password),
     }
-    answers = {how: (ended.stderr.strip().splitlines() or ["accepted"])[-1] for how, ended in attempts.items()}
-    evidence("answers of the database", answers)
-    if lab.platform == "docker":  # the site does not even find it
-        assert all("could not translate host name" in answer for answer in answers.values())
-        return
-    assert "no password supplied" in answers["no password"]
-    assert "password authentication failed" in answers["a wrong one"]
-    assert answers["right"] == "accepted", "the attempts show nothing: even the right password is refused"
+    answers = {
+        how: ended.stderr.strip().rpartition("Error: ")[2] if ended.returncode else "accepted"
+        for how, ended in attempts.items()
+    }
+    evidence("answers", answers)
+    assert answers.pop("from the scheduler, the right one") == "accepted", "the attempts show nothing"
+    assert answers["from a site, no password"] != "accepted"
+    refusal = {"gaierror": "could not translate host name", "PermissionError": "Permission denied"}[
+        closed(lab.platform)
+    ]
+    assert all(refusal in answer for answer in answers.values()), f"a site got further than it should: {answers}"
+
+
+@pytest.mark.needs(platform="docker", because="elsewhere all sites are on the network of one machine")
+def test_a_site_reaches_no_service_but_the_api(services, lab, evidence):
+    """From its own network, no name and no address of another service leads anywhere; from the scheduler's, all do."""
+    attempt = "import socket, sys; socket.create_connection((sys.argv[1], int(sys.argv[2])), timeout=3)"
+
+    def answer(service, host, port):
+        ended = services.run(service, ["python", "-c", attempt, host, port])
+        return (ended.stderr.strip().splitlines() or ["reached"])[-1]
+
+    rows = []
+    for replica in (replica for group in lab.outputs["services"].values() for replica in group):
+        for host, _, port in (address.rpartition(":") for address in replica["endpoints"].values()):
+            for target in (host, services.host(host)) if host == replica["name"] else ():
+                answers = {who: answer(who, target, port) for who in ("scheduler", "site-a")}
+                rows.append({"service": host, "asked for": target, **answers})
+    evidence("answers", rows)
+    api = urlsplit(services.incarnation("site-a").parts[0].environ()["AIRFLOW__EDGE__API_URL"])
+    assert answer("site-a", api.hostname, str(api.port)) == "reached", "the attempts show nothing"
+    assert {"metadata-database"} <= {row["service"] for row in rows}
+    for row in rows:
+        assert row["scheduler"] == "reached", f"nobody reaches that: {row}"
+        by_name = row["asked for"] == row["service"]
+        wanted = "socket.gaierror" if by_name else "TimeoutError"
+        assert row["site-a"].startswith(wanted), f"site-a is on a network with {row}"
 
 
 def test_what_tasks_share_goes_through_the_api(isolated, told, airflow, evidence):

@@ -64,7 +64,7 @@ def test_the_causes_are_right(stuck, celery, evidence):
     assert all(queue in told["nobody_takes_me"]["fact"] for queue in served), "it does not say which queues are served"
 
 
-@pytest.mark.needs(platform="process")  # a container's log is with Docker, where no task can read it
+@pytest.mark.needs(platform="process", because="the logs of containers are where no task can read them")
 def test_the_scheduler_said_so_too(stuck, lab, evidence):
     """Its log names the missing pool, and queued the task that nobody takes; it says nothing of the third."""
     run, _ = stuck

@@ -7,8 +7,10 @@ import pytest
 
 from labs.airflow import AirflowError
 
-# the logs of containers are with Docker, where no task can read them
-pytestmark = pytest.mark.needs(executor="CeleryExecutor", section="35.8", platform="process")
+pytestmark = [
+    pytest.mark.needs(executor="CeleryExecutor", section="35.8"),
+    pytest.mark.needs(platform="process", because="the logs of containers are where no task can read them"),
+]
 
 WORK = ("quick", "slow", "fails_once")
 

@@ -50,6 +50,13 @@ def test_each_right_task_does_the_same_work(ran, evidence):
     assert told["comes_second"] == "here you are"
 
 
+def test_the_workers_say_so_too(ran, celery, evidence):
+    """Each task is in the log of the worker that Airflow recorded, once, and no worker took another one."""
+    taken = [(t.task_id, t.worker) for t in celery.taken(ran.run)]
+    evidence("taken", taken)
+    assert sorted(taken) == sorted((ti.task_id, ti.hostname) for ti in ran.instances)
+
+
 def test_the_file_was_on_another_worker(ran, evidence):
     """Writer and reader ran on different workers; nothing of the file is left."""
     hosts = {ti.task_id: ti.hostname for ti in ran.all("writes", "reads_a_file", "reads_an_xcom")}

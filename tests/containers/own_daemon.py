@@ -69,12 +69,17 @@ class OwnDaemon:
     def end(self, number: int = signal.SIGTERM) -> None:
         self._daemon.send_signal(number)
         self._daemon.wait(timeout=120)
+        # its containerd dies with it, but counts as running until somebody has reaped it
+        (self._folder / "exec" / "containerd" / "containerd.pid").unlink(missing_ok=True)
 
     def close(self) -> None:
-        if self._daemon.poll() is None:
+        try:
+            if self._daemon.poll() is not None:
+                self.start()  # what was killed leaves its containers running
             self.end()
-        self._place.kill()
-        self._place.communicate()
+        finally:
+            self._place.kill()
+            self._place.communicate()
 
     def lab(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         """Run the command line beside the daemon, to its end."""

@@ -161,8 +161,10 @@ def test_what_is_off_its_network_is_put_back_under_its_names(home: str, image: s
         for each, outs, wanted in made.values():
             drift = ContainerProvider().diff(URN, each, outs, wanted)
             assert drift.changes and not drift.replaces
+            before = client.containers.get(each).attrs["State"]["StartedAt"]
             ContainerProvider().update(URN, each, outs, wanted)
             assert not ContainerProvider().diff(URN, each, outs, wanted).changes
+            assert client.containers.get(each).attrs["State"]["StartedAt"] > before  # and it is waited for anew
             (own,) = client.containers.get(each).attrs["NetworkSettings"]["Networks"].values()
             for name in (each[:12], *wanted["networksAdvanced"][0]["aliases"]):
                 assert (
@@ -173,6 +175,7 @@ def test_what_is_off_its_network_is_put_back_under_its_names(home: str, image: s
     with daemon() as client:
         for each in made:
             client.networks.get(net_id).disconnect(made[each][0])
+        client.containers.get(id_).pause()
         converges()
         for each in made:  # its network goes while it is down, and another one gets the name
             client.containers.get(made[each][0]).kill()

@@ -13,7 +13,10 @@ from pathlib import Path
 import psutil
 import pytest
 
+from components.platforms.docker.inspection import remove_all
 from labs import processes
+from labs.daemon import OWNER, daemon
+from labs.errors import LabError
 from labs.lab import Lab
 from labs.paths import PROJECT_ROOT, lab_directory, run_directory
 from labs.results import Results
@@ -41,17 +44,44 @@ def lab() -> RunLab:
 
 
 def remains(name: str) -> dict[str, list[str]]:
-    """What is left of a lab on this machine: processes and files; empty lists after `down`."""
+    """What is left of a lab on this machine: processes, files and what Docker has; empty lists after `down`."""
     home = run_directory(name)
     found = [
         f"{process.pid} {' '.join(process.cmdline())[:80]}"
         for process in processes.marked(str(home))
         if process.status() != psutil.STATUS_ZOMBIE
     ]
-    return {"processes": found, "files": [str(path) for path in (lab_directory(name),) if path.exists()]}
+    files = [str(path) for path in (lab_directory(name),) if path.exists()]
+    return {"processes": found, "files": files, "docker": [text for text in in_docker().values() if str(home) in text]}
 
 
-NOTHING: dict[str, list[str]] = {"processes": [], "files": []}
+NOTHING: dict[str, list[str]] = {"processes": [], "files": [], "docker": []}
+
+
+def in_docker() -> dict[str, str]:
+    """All containers, networks, volumes and images: what Docker says of each, by its id; empty without a daemon."""
+    try:
+        with daemon() as client:
+            found = [*client.containers.list(all=True, ignore_removed=True), *client.networks.list()]
+            named = {each.id: str(each.attrs) for each in [*found, *client.volumes.list()]}
+            return named | {each["Id"]: str(each) for each in client.api.images(all=True)}
+    except LabError:
+        return {}
+
+
+@pytest.fixture
+def docker(name: str) -> Iterator[None]:
+    """For a test of a lab in containers: afterwards Docker has what it had, but for what says it is another lab's."""
+    try:
+        with daemon():
+            pass
+    except LabError as error:
+        pytest.skip(f"NOT RUN: {error}")
+    before = in_docker()
+    yield
+    own = str(run_directory(name))
+    more = [text for id_, text in in_docker().items() if id_ not in before]
+    assert [text for text in more if own in text or OWNER not in text] == []
 
 
 def listening(members: list[psutil.Process]) -> set[tuple[str, int]]:
@@ -100,6 +130,8 @@ def name(request: pytest.FixtureRequest, lab: RunLab) -> Iterator[str]:
     yield name
     if remains(name) != NOTHING:
         lab("down", name)
+        if remains(name)["docker"]:
+            remove_all(str(run_directory(name)))
         processes.end_all(str(run_directory(name)))
         shutil.rmtree(lab_directory(name), ignore_errors=True)
 

@@ -92,6 +92,72 @@ def _serves(site: str, queue: str, lab: Lab) -> Iterator[None]:
         sites.remove_queue(site, queue)
 
 
+@contextmanager
+def _publishes(lab: Lab) -> Iterator[None]:
+    """A container of the lab that publishes a port of its own."""
+    from labs.daemon import OWNER, daemon
+
+    with daemon() as client:
+        scheduler = client.containers.get(f"airflow-lab-{lab.name}-scheduler")
+        made = client.containers.run(
+            scheduler.image,
+            ["sleep", "600"],
+            entrypoint=[],
+            detach=True,
+            init=True,
+            labels={OWNER: str(run_directory(lab.name))},
+            ports={"8081/tcp": ("127.0.0.1", None)},
+        )
+        try:
+            yield
+        finally:
+            made.remove(force=True)
+
+
+@contextmanager
+def _cut_again(service: str, lab: Lab) -> Iterator[None]:
+    """A container that is taken off its network once more, when whoever took it off has put it back."""
+    from docker.errors import NotFound
+
+    from labs.daemon import daemon
+
+    over, name = threading.Event(), f"airflow-lab-{lab.name}"
+
+    def watch() -> None:
+        with daemon() as client:
+            network, was_off = client.networks.get(name), False
+            while not over.wait(0.2):
+                with suppress(NotFound):  # it is being made anew
+                    container = client.containers.get(f"{name}-{service}")
+                    on = name in container.attrs["NetworkSettings"]["Networks"]
+                    if on and was_off:
+                        network.disconnect(container)
+                        return
+                    was_off = not on
+
+    watching = threading.Thread(target=watch)
+    watching.start()
+    try:
+        yield
+    finally:
+        over.set()
+        watching.join()
+
+
+@contextmanager
+def _on_the_network(service: str, lab: Lab) -> Iterator[None]:
+    """A container of the lab on the network of those that reach each other."""
+    from labs.daemon import daemon
+
+    with daemon() as client:
+        network = client.networks.get(f"airflow-lab-{lab.name}")
+        network.connect(f"airflow-lab-{lab.name}-{service}")
+        try:
+            yield
+        finally:
+            network.disconnect(f"airflow-lab-{lab.name}-{service}")
+
+
 def _leans_on_the_first_api_server(lab: Lab) -> AbstractContextManager[object]:
     """The second zone reports to the API server that the first one knows."""
     address = lab.outputs["services"]["api-server"][0]["endpoints"]["http"]
@@ -258,16 +324,24 @@ def _edited_in_pods(dag_ids: tuple[str, ...], lab: Lab) -> Iterator[None]:
 
 
 @contextmanager
-def _tasks_killed(lab: Lab) -> Iterator[None]:
-    """SIGKILL to every task process as soon as it is seen."""
-    over = threading.Event()
+def _tasks_killed(service: str, above: str, lab: Lab, when: str = "") -> Iterator[None]:
+    """SIGKILL to the task processes of a service as soon as they are seen.
+
+    Args:
+        above: what the title of a task's parent process says.
+        when: another service; they are killed only while it stands still.
+    """
+    over, home = threading.Event(), str(run_directory(lab.name))
 
     def hunt() -> None:
         while not over.wait(0.1):
-            for process in processes.marked(str(run_directory(lab.name)), "scheduler"):
+            with suppress(psutil.Error):
+                if when and any(each.status() != psutil.STATUS_STOPPED for each in processes.marked(home, when)):
+                    continue
+            for process in processes.marked(home, service):
                 with suppress(psutil.Error):
-                    above = process.parent()
-                    if above and "LocalExecutor" in " ".join(above.cmdline()):
+                    parent = process.parent()
+                    if parent and above in " ".join(parent.cmdline()):
                         process.kill()
 
     hunter = threading.Thread(target=hunt)
@@ -362,7 +436,18 @@ _LOCAL = (
         long=True,
     ),
     Mutation("a-variable-overrides-the-queues", {"test_35_05_04": r"the table says"}, _queue_map, long=True),
-    Mutation("task-processes-are-killed", {"test_35_02_01": r"ended as failed"}, _tasks_killed, long=True),
+    Mutation(
+        "task-processes-are-killed",
+        {"test_35_02_01": r"ended as failed"},
+        partial(_tasks_killed, "scheduler", "LocalExecutor"),
+        long=True,
+    ),
+    Mutation(
+        "a-dead-scheduler-counts-as-alive",
+        {"test_scheduler_killed": r"waited 90 s for 8 tasks of probe_executions to be executed"},
+        _environment("scheduler", {"AIRFLOW__SCHEDULER__SCHEDULER_HEALTH_CHECK_THRESHOLD": "600"}),
+        long=True,
+    ),
 )
 
 _CELERY = (
@@ -421,6 +506,27 @@ _DEBUGGING = (
             "test_worker_paused": r"waited 90 s for both tasks to be given up",
         },
         _environment("scheduler", {"AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT": "600"}),
+    ),
+    Mutation(
+        "a-worker-does-not-come-back",
+        {"test_worker_killed": r"waited 90 s for the lab to recover .*: no answer over the broker from default-1"},
+        # the process that takes its place runs, as supervisord sees it
+        partial(_script, "default-1", r"^(?=exec )", "sed -i 's/^exec .*/exec sleep 600/' \"$0\"\n"),
+    ),
+    Mutation(
+        "tasks-end-while-the-broker-stands-still",
+        {"test_broker_paused": r"running tasks ended with the broker"},
+        partial(_tasks_killed, "default-1", "airflow supervisor", when="broker"),
+    ),
+    Mutation(
+        "every-task-has-a-retry",
+        {"test_task_process_killed": r"fragile ended with .*'state': 'success'"},
+        _options({"core.default_task_retries": "1"}),
+    ),
+    Mutation(
+        "a-worker-logs-elsewhere",
+        {"test_log_disk_full": r"waited 30 s for both tries to fail"},
+        _environment("io-1", {"AIRFLOW__LOGGING__BASE_LOG_FOLDER": "$AIRFLOW_HOME/elsewhere"}),
     ),
     Mutation(
         "a-worker-is-stopped-the-cold-way",
@@ -498,6 +604,11 @@ _EDGE = (
         ),
     ),
     Mutation(
+        "a-site-reaches-the-database",
+        {"test_35_06_05": r"the task was answered .*\d': ''"},
+        partial(_script, "site-a", r"^exec \S+ -m components\.platforms\.process\.closed_ports [\d ]+-- ", "exec "),
+    ),
+    Mutation(
         "two-sites-serve-one-queue",
         {
             "test_35_06_01": r"but \['site-a', 'site-b'\] serve its queue",
@@ -540,6 +651,7 @@ _HA = (
             "test_one_scheduler_lost": r"waited 60 s for scheduler-[12] to adopt the tasks of scheduler-[12]",
             "test_one_triggerer_lost": r"waited 60 s for triggerer-[12] to take over what triggerer-[12] had",
             "test_one_dag_processor_lost": r"waited 60 s for the DAGs of late to be parsed",
+            "test_35_10_04": r"waited 60 s for the new schedulers to adopt what was queued",
         },
         _all(
             *(
@@ -557,6 +669,7 @@ _HA = (
         "a-zone-is-no-second-one",
         {
             "test_35_10_01": r"\['zone-a-1'\] serve the default queue",
+            "test_one_worker_lost": r"waited 90 s for 3 tasks of probe_retries to be executed",
             # a busy machine gives up sooner
             "test_one_api_server_lost": r"waited 60 s for run .* of probe_zone_b|ended as .*'zone_b': 'failed'",
         },
@@ -612,6 +725,30 @@ _KUBERNETES = (
     ),
 )
 
+_CELERY_DOCKER = (
+    Mutation(
+        "the-line-does-not-come-back",
+        {"test_worker_cut_off": r"to recover after default-1 cut off; last state: no ping reaches the workers"},
+        partial(_cut_again, "default-1"),
+    ),
+)
+
+_EDGE_DOCKER = (
+    Mutation(
+        "a-site-is-on-the-network-of-the-lab",
+        {"test_35_06_05": r"site-a is on a network with .*metadata-database"},
+        partial(_on_the_network, "site-a"),
+    ),
+)
+
+_DOCKER = (
+    Mutation(
+        "a-second-port-is-published",
+        {"test_published_ports": r"published are \['127\.0\.0\.1:\d+', '127\.0\.0\.1:\d+'\], where the lab gives"},
+        _publishes,
+    ),
+)
+
 MUTATIONS: Mapping[str, tuple[Mutation, ...]] = {
     "local": _LOCAL,
     "celery": (*_CELERY, *_DEBUGGING),
@@ -619,5 +756,8 @@ MUTATIONS: Mapping[str, tuple[Mutation, ...]] = {
     "multi": _MULTI,
     "ha": _HA,
     "kubernetes": _KUBERNETES,
+    "docker": _DOCKER,
+    "celery-docker": _CELERY_DOCKER,
+    "edge-docker": _EDGE_DOCKER,
 }
-"""By lab."""
+"""By lab; those of labs in containers by themselves, the ones of all such labs first."""

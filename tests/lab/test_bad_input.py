@@ -386,3 +386,16 @@ def test_doctor_finds_this_machine_fit(lab: RunLab) -> None:
     assert findings["lab local"]["verdict"] == "ok"
     assert findings["cache"]["found"] == str(cache_root())
     assert findings["lab kubernetes"]["verdict"] == findings["kubernetes platform"]["verdict"]  # as Docker is
+
+
+@pytest.mark.usefixtures("docker")
+def test_a_container_that_is_killed_during_up_is_told_and_nothing_stays(name: str) -> None:
+    command = [str(PROJECT_ROOT / "lab"), "up", "local", "--name", name, "--engine", "embedded", "--platform", "docker"]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as up:
+        wait_for_line(up, "scheduler made")
+        subprocess.run(["docker", "kill", f"airflow-lab-{name}-scheduler"], check=True, capture_output=True)
+        _, said = up.communicate(timeout=300)
+    assert up.returncode == 1
+    assert "Traceback" not in said
+    assert "lab: scheduler ended while it started; the last lines of its log" in said
+    assert remains(name) == NOTHING

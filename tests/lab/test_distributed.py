@@ -106,6 +106,44 @@ def test_redis_refuses_a_wrong_password_and_the_lab_goes_on(up: Lab, lab: RunLab
     assert lab("verify", up.name, "-k", "35_03_01").returncode == 0
 
 
+@on_celery
+def test_a_worker_grows_and_shrinks_with_its_load(up: Lab, lab: RunLab) -> None:
+    from labs.airflow import Airflow
+    from scenarios.celery import Celery
+    from scenarios.faulting_process import ProcessServices
+    from scenarios.judge import max_concurrent
+
+    celery = Celery(up.outputs, ProcessServices(run_directory(up.name), up.outputs["services"]))
+
+    def configured(*arguments: str) -> None:
+        done = lab("up", "celery", "--name", up.name, *ARGUMENTS["celery"], *arguments)
+        assert done.returncode == 0, done.stderr
+
+    def pool(wanted: int, timeout: float) -> None:
+        def probe() -> tuple[bool | None, str]:
+            found = celery.pool("io-1")
+            return (True if found == wanted else None), f"it has {found}"
+
+        until(probe, what=f"io-1 to have {wanted} processes", timeout=timeout)
+
+    before = pids(up, lab)
+    configured("--config", "workers.io.autoscale=[4,1]")
+    try:
+        after = pids(up, lab)
+        assert [name for name in before if before[name] != after[name]] == ["io-1"]
+        pool(1, timeout=10)
+        airflow = Airflow(up.outputs["api_url"], up.outputs["admin_user"], up.outputs["admin_password"])
+        run = airflow.trigger("35_03_02_multiple_queues", {"sources": 6, "wait": 8, "cpu_seconds": 0.1})
+        pool(4, timeout=60)
+        assert airflow.wait(run).state == "success"
+        waited = [ti for ti in airflow.task_instances(run) if ti.queue == "io_bound"]
+        assert {ti.hostname for ti in waited} == {"io-1"}
+        assert max_concurrent(waited) == 4
+        pool(1, timeout=90)  # Celery looks every 30 s, and leaves a pool alone for 30 s after it has grown
+    finally:
+        configured()
+
+
 @pytest.mark.parametrize("up", ARGUMENTS, indirect=True, scope="module")
 def test_the_log_of_a_running_task_has_no_complaint(up: Lab) -> None:
     ti, airflow = start_tasks(up)

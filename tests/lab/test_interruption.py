@@ -9,6 +9,7 @@ import random
 import signal
 import subprocess
 import time
+from collections.abc import Sequence
 
 import pytest
 
@@ -18,10 +19,22 @@ from tests.lab.conftest import NOTHING, RunLab, remains, wait_for_line
 COMMAND = [str(PROJECT_ROOT / "lab")]
 
 
+IN_CONTAINERS = ("--platform", "docker")
+
+
 @pytest.mark.parametrize("phase", ["secrets made", "home made", "metadata-database made", "migration made"])
 def test_ctrl_c_in_a_first_up_leaves_nothing(name: str, phase: str) -> None:
+    _interrupted(name, phase)
+
+
+@pytest.mark.usefixtures("docker")
+def test_ctrl_c_while_containers_start_leaves_nothing(name: str) -> None:
+    _interrupted(name, "scheduler made", *IN_CONTAINERS)
+
+
+def _interrupted(name: str, phase: str, *arguments: str) -> None:
     with subprocess.Popen(
-        [*COMMAND, "up", "local", "--name", name, "--engine", "embedded"],
+        [*COMMAND, "up", "local", "--name", name, "--engine", "embedded", *arguments],
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,
@@ -36,7 +49,7 @@ def test_ctrl_c_in_a_first_up_leaves_nothing(name: str, phase: str) -> None:
     assert remains(name) == NOTHING
 
 
-def _killed(arguments: list[str], after: float) -> None:
+def _killed(arguments: Sequence[str], after: float) -> None:
     """Start a command and SIGKILL it and its whole process group some seconds later, if it still runs."""
     process = subprocess.Popen(
         [*COMMAND, *arguments], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
@@ -48,10 +61,11 @@ def _killed(arguments: list[str], after: float) -> None:
     process.wait()
 
 
-def _converges(lab: RunLab, name: str, rounds: int, seed: int) -> None:
+def _converges(lab: RunLab, name: str, rounds: int, seed: int, *arguments: str) -> None:
+    up = ("up", "local", "--name", name, "--engine", "embedded", *arguments)
     moments = random.Random(seed)
     begun = time.monotonic()
-    done = lab("up", "local", "--name", name, "--engine", "embedded")
+    done = lab(*up)
     assert done.returncode == 0, done.stderr
     longest = time.monotonic() - begun
     for number in range(rounds):
@@ -60,14 +74,14 @@ def _converges(lab: RunLab, name: str, rounds: int, seed: int) -> None:
             assert lab("down", name).returncode in (0, 2)
             assert remains(name) == NOTHING
         after = moments.uniform(0.3, longest if verb == "up" else 4.0)
-        _killed(["up", "local", "--name", name, "--engine", "embedded"] if verb == "up" else ["down", name], after)
+        _killed(up if verb == "up" else ("down", name), after)
         where = f"round {number}: {verb} killed after {after:.1f} s"
-        done = lab("up", "local", "--name", name, "--engine", "embedded")
+        done = lab(*up)
         assert done.returncode == 0, f"{where}\n{done.stderr}"
         status = lab("status", name, "--json")
         assert status.returncode == 0, f"{where}\n{status.stdout}"
         assert len(json.loads(status.stdout)["services"]) == 5
-    _killed(["down", name], moments.uniform(0.3, 3.0))
+    _killed(("down", name), moments.uniform(0.3, 3.0))
     done = lab("down", name)
     assert done.returncode in (0, 2), done.stderr  # 2: the killed one was done already
     assert remains(name) == NOTHING
@@ -80,3 +94,10 @@ def test_killed_commands_converge(lab: RunLab, name: str) -> None:
 @pytest.mark.long
 def test_twenty_killed_commands_converge(lab: RunLab, name: str) -> None:
     _converges(lab, name, rounds=20, seed=20)
+
+
+@pytest.mark.long
+@pytest.mark.usefixtures("docker")
+@pytest.mark.parametrize("rounds", [2, 20])
+def test_killed_commands_converge_in_containers(lab: RunLab, name: str, rounds: int) -> None:
+    _converges(lab, name, rounds, rounds, *IN_CONTAINERS)

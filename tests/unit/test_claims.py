@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping
-from dataclasses import replace
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta, timezone
 from types import SimpleNamespace
 from typing import Any
@@ -16,16 +18,21 @@ from scenarios.claims import test_configuration_keys as configuration_keys
 from scenarios.claims import test_dispatch as dispatch
 from scenarios.claims import test_local_executor as local_executor
 from scenarios.claims import test_retired_executors as retired_executors
+from scenarios.claims import test_two_schedulers as two_schedulers
 from scenarios.dispatching import EightTasks, Look, executor_events, queued_tasks
+from scenarios.faults import test_one_worker_lost as one_worker_lost
+from scenarios.machine import Connection
 from scenarios.probing import Executing, Execution
-from scenarios.seeds import EXECUTORS, OPTIONS
+from scenarios.replicas import Job
+from scenarios.seeds import CELERY_KUBERNETES, EDGE_BY_PATH, EXECUTORS, OPTIONS
 
 RUN = Run("probe_executions", "lab__2026-11-21T08:57:21__431c7bc2", "success")
 
 LOG = """\
 2026-11-21T08:57:22.066000Z [info     ] Setting the following tasks to queued state (scheduler job_id=9):
 \t<TaskInstance: probe_executions.work_7 lab__2026-11-21T08:57:21__431c7bc2 [scheduled] ti_id=01> (id=01, try_number=1)
-\t<TaskInstance: probe_executions.work_8 lab__2026-11-21T08:57:21__431c7bc2 [scheduled] ti_id=02> (id=02, try_number=1)
+\t<TaskInstance: probe_executions.work_8 lab__2026-11-21T08:57:21__431c7bc2 [scheduled] ti_id=02> (id=02, try_number=1)\
+ loc=x.py:1
 2026-11-21T08:57:22.067000Z [info     ] Trying to enqueue tasks: \
 [<TaskInstance: probe_executions.work_9 lab__2026-11-21T08:57:21__431c7bc2 [scheduled] ti_id=03>]
 2026-11-21T08:57:26.102722Z [info     ] TaskInstance Finished: dag_id=probe_executions, task_id=work_8, \
@@ -200,6 +207,24 @@ def test_the_executors_that_are_gone(judged: Judged) -> None:
         assert "holds" not in judged(check, installed=now).values()
 
 
+def test_the_loader(judged: Judged) -> None:
+    def found(**different: Any) -> set[str]:
+        local_and_celery = {
+            "loads": ["LocalExecutor", "CeleryExecutor"],
+            "imports": ["celery_executor", "local_executor"],
+        }
+        executors = {
+            "LocalExecutor,CeleryExecutor": {**local_and_celery, **different},
+            EDGE_BY_PATH: {"loads": ["EdgeExecutor"], "imports": ["edge_executor"]},
+            CELERY_KUBERNETES: {"error": "RuntimeError"},
+        }
+        return set(judged(dispatch.test_what_the_loader_loads, installed={"executors": executors}).values())
+
+    assert found() == {"holds"}
+    assert found(loads=["LocalExecutor"]) == {"wrong"}
+    assert found(imports=["celery_executor", "kubernetes_executor", "local_executor"]) == {"wrong"}
+
+
 def test_the_options(judged: Judged) -> None:
     def found(where: Callable[[str], list[str]]) -> dict[str, str]:
         rows = [
@@ -220,7 +245,7 @@ def test_sla(judged: Judged) -> None:
 
 
 def test_where_tasks_wait_when_all_workers_are_busy(judged: Judged) -> None:
-    def found(*depths: int) -> set[str]:
+    def found(*depths: int, active: int = 2) -> list[str]:
         left = list(depths)
         outcome = {"work_1": ("success", 1, 1, 1)}
         probe = SimpleNamespace(
@@ -229,15 +254,18 @@ def test_where_tasks_wait_when_all_workers_are_busy(judged: Judged) -> None:
         verdicts = judged(
             celery_executor.test_all_workers_busy,
             airflow=SimpleNamespace(task_instances=lambda run: [None] * 8, wait=lambda run: RUN),
-            celery=SimpleNamespace(waiting=lambda name: {name: left.pop(0)}),
+            celery=SimpleNamespace(
+                waiting=lambda name: {name: left.pop(0)}, control=lambda worker, command: [{}] * active
+            ),
             executing=Executing(("default-1",), 2),
             start_probe=lambda dag_id: probe,
         )
-        return set(verdicts.values())
+        return list(verdicts.values())
 
-    assert found(0, 6, 14, 0) == {"holds"}
-    assert found(0, 4, 12, 0) == {"wrong"}
-    assert found(0, 6, 14, 2) == {"wrong"}
+    assert found(0, 6, 14, 0) == ["holds", "holds"]
+    assert found(0, 4, 12, 0) == ["wrong", "wrong"]
+    assert found(0, 6, 14, 2) == ["wrong", "wrong"]
+    assert found(0, 6, 14, 0, active=0) == ["holds", "wrong"]
 
 
 def test_what_a_worker_without_the_package_does(judged: Judged) -> None:
@@ -255,3 +283,223 @@ def test_what_a_worker_without_the_package_does(judged: Judged) -> None:
 
     assert found("up_for_reschedule") == {"holds"}
     assert found("success") == {"wrong"}
+
+
+class Pretended:
+    """A run of a probe DAG: who executed its tasks, and as which processes."""
+
+    def __init__(self, run: Run = RUN, services: tuple[str, ...] = (), processes: tuple[Any, ...] = ()) -> None:
+        self.run, self.processes = run, processes
+        self.found = [Execution(f"work_{n}", 1, name, 100 + n, 20 + n, 0.0, 1.0) for n, name in enumerate(services, 1)]
+
+    def executions(self) -> list[Execution]:
+        return self.found
+
+    def wait_for_full_slots(self, slots: int) -> list[Execution]:
+        return self.found
+
+    def process(self, execution: Execution) -> Any:
+        return self.processes[self.found.index(execution)]
+
+
+def test_tasks_without_a_broker(judged: Judged, monkeypatch: pytest.MonkeyPatch) -> None:
+    def found(meanwhile: int) -> set[str]:
+        probe = Pretended(services=("default-1",) * meanwhile)
+        verdicts = judged(
+            celery_executor.test_no_broker,
+            airflow=SimpleNamespace(task_instances=lambda run: [instance(1, "queued")], wait=lambda run: RUN),
+            faults=SimpleNamespace(stopped=lambda service: nullcontext()),
+            executing=Executing(("default-1",), 2),
+            start_probe=lambda dag_id, conf: probe,
+        )
+        return set(verdicts.values())
+
+    monkeypatch.setattr(celery_executor, "until", lambda probe, **_: None)
+    assert found(0) == {"holds"}
+    assert found(1) == {"wrong"}
+
+
+@dataclass(frozen=True)
+class Below:
+    """A process of a worker's task, below one of its pool."""
+
+    pid: int
+    pool: int
+    user: int = 0
+
+    def ppid(self) -> int:
+        return self.pool
+
+    def uids(self) -> Any:
+        return SimpleNamespace(real=self.user)
+
+
+def test_how_isolated_tasks_of_a_worker_are(judged: Judged, monkeypatch: pytest.MonkeyPatch) -> None:
+    def found(*processes: Below) -> set[str]:
+        probe = Pretended(services=("default-1",) * len(processes), processes=processes)
+        verdicts = judged(
+            celery_executor.test_isolation,
+            airflow=None,
+            celery=SimpleNamespace(worker=lambda name: SimpleNamespace(pid=10)),
+            executing=Executing(("default-1",), 2),
+            start_probe=lambda dag_id: probe,
+        )
+        return set(verdicts.values())
+
+    monkeypatch.setattr(celery_executor, "psutil", SimpleNamespace(Process=lambda pid: Below(pid, 10)))
+    monkeypatch.setattr(celery_executor, "Path", lambda name: SimpleNamespace(readlink=lambda: "mnt:[1]"))
+    assert found(Below(101, 21), Below(102, 22)) == {"holds"}
+    assert found(Below(101, 21), Below(102, 21)) == {"wrong"}
+    assert found(Below(101, 21), Below(102, 22, user=1)) == {"wrong"}
+
+
+def test_where_workers_report_to(judged: Judged, monkeypatch: pytest.MonkeyPatch) -> None:
+    def found(**environment: str) -> set[str]:
+        probe = Pretended(services=("default-1",), processes=(Below(101, 21),))
+        worker = SimpleNamespace(environ=lambda: environment)
+        server = {"name": "metadata-database", "endpoints": {"sql": "127.0.0.1:5432"}}
+        verdicts = judged(
+            celery_executor.test_workers_report_to_the_database,
+            lab=SimpleNamespace(outputs={"services": {"metadata-database": [server]}}),
+            celery=SimpleNamespace(worker=lambda name: worker),
+            services=SimpleNamespace(host=lambda name: "127.0.0.1"),
+            executing=Executing(("default-1",), 1),
+            start_probe=lambda dag_id: probe,
+        )
+        return set(verdicts.values())
+
+    monkeypatch.setattr(celery_executor, "psutil", SimpleNamespace(Process=lambda pid: Below(pid, 20)))
+    monkeypatch.setattr(celery_executor, "connections", lambda process: [Connection("127.0.0.1:4000", API)])
+    assert found(AIRFLOW__CELERY__RESULT_BACKEND="db+postgresql://there") == {"outdated"}
+    assert found(AIRFLOW__DATABASE__SQL_ALCHEMY_CONN="postgresql://there") == {"holds"}
+
+
+def test_redundant_brokers(judged: Judged) -> None:
+    def found(dead: str, both: str) -> set[str]:
+        answer = json.dumps({"one that refuses": dead, "the lab's": "127.0.0.1:6379", "both": both})
+        celery = SimpleNamespace(python=lambda *arguments: answer)
+        return set(judged(celery_executor.test_redundant_brokers, celery=celery).values())
+
+    assert found("OperationalError", "127.0.0.1:6379") == {"holds"}
+    assert found("OperationalError", "OperationalError") == {"wrong"}
+    with pytest.raises(AssertionError, match="the address that should refuse connections takes them"):
+        found("127.0.0.1:6379", "127.0.0.1:6379")
+
+
+def at_once(most: int) -> list[TaskInstance]:
+    """Twenty-four tasks of a second each, as many of them at once."""
+    starts = [NOON + timedelta(seconds=2 + number // most) for number in range(24)]
+    usual = instance(1, "success")
+    return [replace(usual, started=start, ended=start + timedelta(seconds=1)) for start in starts]
+
+
+USUAL = {"pool": 4, "capped": 2, "another": 4, "by": ("default-1", "io-1"), "memory": 500}
+
+
+@pytest.mark.parametrize(
+    ("statement", "change"),
+    [
+        ("add more workers so", {"another": 2}),
+        ("Scalability", {"by": ("default-1",)}),
+        ("CeleryExecutor (distributed", {"by": ("default-1",)}),
+        ("or increase worker_concurrency", {"pool": 2}),
+        ("raise [core] parallelism", {"capped": 4}),
+        ("Scenario, tasks fail", {"memory": 300}),
+    ],
+)
+def test_forty_slots(judged: Judged, statement: str, change: dict[str, Any]) -> None:
+    def found(pool: int, capped: int, another: int, by: tuple[str, ...], memory: int) -> str:
+        usual = ("default-1",)
+        seen = [(2, usual, 300), (pool, usual, memory), (capped, usual, memory), (another, by, 300)]
+        now: list[Any] = []
+
+        def start(dag_id: str, conf: Any) -> Pretended:
+            now[:] = seen.pop(0)
+            return Pretended(services=now[1])
+
+        def wait(run: Run, timeout: float, watch: Callable[[Any], None]) -> Run:
+            watch([])
+            return run
+
+        workers = [{"name": "default-1", "slots": 2}, {"name": "io-1", "slots": 2}]
+        verdicts = judged(
+            celery_executor.test_forty_slots,
+            lab=SimpleNamespace(outputs={"services": {"worker": workers}}, reconfigured=lambda options: nullcontext()),
+            airflow=SimpleNamespace(wait=wait, task_instances=lambda run: at_once(now[0])),
+            celery=SimpleNamespace(
+                waiting=lambda name: {name: 20},
+                memory=lambda worker: now[2] * 2**20,
+                larger_pool=lambda worker, by: nullcontext(),
+                serving=lambda worker, queue: nullcontext(),
+            ),
+            executing=Executing(("default-1",), 2),
+            start_probe=start,
+        )
+        return next(verdict for said, verdict in verdicts.items() if statement in said)
+
+    assert found(**USUAL) == "holds"
+    assert found(**{**USUAL, **change}) == "wrong"
+
+
+QUEUED = """\
+2026-11-21T08:57:{second}.000000Z [info     ] Setting the following tasks to queued state (scheduler job_id=9):
+\t<TaskInstance: {dag}.work lab__1 [scheduled] ti_id=01> (id=01, try_number=1) loc=x.py:1
+"""
+
+
+def test_who_schedules(judged: Judged, monkeypatch: pytest.MonkeyPatch) -> None:
+    dags = [f"probe_fifty_{number}" for number in range(4)]
+    names = ["scheduler-1", "scheduler-2"]
+
+    def found(seconds: Mapping[str, list[int]], alone: float = 2.0) -> list[str]:
+        """Verdicts by the seconds in which each scheduler queued the next DAG's task, and by the tasks per second."""
+        left, rates = list(dags), [2.0, alone]
+        logs = ["".join(QUEUED.format(second=s, dag=left.pop(0)) for s in seconds[name]) for name in names]
+        runs = [Run(dag, "lab__1", "success") for dag in dags]
+        monkeypatch.setattr(two_schedulers, "_one_each", lambda airflow, dags: (runs, rates.pop(0)))
+        verdicts = judged(
+            two_schedulers.test_both_schedulers_work_at_the_same_time,
+            lab=None,
+            airflow=None,
+            faults=SimpleNamespace(lost=lambda service: nullcontext()),
+            probes=frozenset(dags),
+            replicas=SimpleNamespace(
+                names={"scheduler": names}, jobs=lambda: {name: Job(1, "running", NOON) for name in names}
+            ),
+            service_log=lambda role, number: lambda: logs[number],
+        )
+        return list(verdicts.values())
+
+    together = {"scheduler-1": [20, 23], "scheduler-2": [21, 24]}
+    assert found(together) == ["wrong", "wrong"]
+    assert found(together, alone=1.0) == ["wrong", "holds"]
+    assert found({"scheduler-1": [20, 21, 22, 23], "scheduler-2": []}) == ["holds", "wrong"]
+    assert found({"scheduler-1": [20, 21], "scheduler-2": [30, 31]}) == ["holds", "wrong"]
+
+
+def test_who_takes_the_retry_of_a_lost_worker(judged: Judged) -> None:
+    def found(service: str) -> set[str]:
+        begun = [
+            Execution("sturdy", 1, "zone-a-1", 1, 1, 0.0, None),
+            Execution("fragile", 1, "zone-b-1", 2, 2, 0.0, 50.0),
+        ]
+        executions = [*begun, Execution("sturdy", 2, service, 3, 3, 40.0, 50.0)]
+        probe = SimpleNamespace(
+            run=RUN,
+            executions=lambda: executions,
+            wait_for_executions=lambda count, timeout=0.0: executions[:count],
+            release=lambda: None,
+            account=list,
+            outcome=lambda: {"sturdy": ("success", 2, 2, 1), "fragile": ("success", 1, 1, 1)},
+        )
+        verdicts = judged(
+            one_worker_lost.test_another_worker_executes_the_retry,
+            lab=SimpleNamespace(outputs={"options": {"scheduler.task_instance_heartbeat_timeout": "30"}}),
+            airflow=SimpleNamespace(wait=lambda run: RUN),
+            faults=SimpleNamespace(lost=lambda service: nullcontext(SimpleNamespace(at=0.0))),
+            start_probe=lambda dag_id: probe,
+        )
+        return set(verdicts.values())
+
+    assert found("zone-b-1") == {"holds"}
+    assert found("zone-a-1") == {"wrong"}

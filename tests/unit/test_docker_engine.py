@@ -214,7 +214,10 @@ def test_a_container_off_its_network_is_put_back_under_its_names(recorder: Recor
     recorder.things[1].networks = set()
     assert provider.diff(URN, id_, news, news).changes
     provider.update(URN, id_, news, news)
-    assert recorder.calls[-1] == ("connect", "lab", {"aliases": ["scheduler-1", "scheduler"]})
+    assert recorder.calls[-2:] == [
+        ("connect", "lab", {"aliases": ["scheduler-1", "scheduler"]}),
+        ("restart", "lab-scheduler", {"timeout": 0}),
+    ]
     assert not provider.diff(URN, id_, news, news).changes
     network.delete(URN, first, net)
     assert provider.diff(URN, id_, news, news).changes  # and nothing fails in a preview

@@ -202,6 +202,10 @@ def test_a_file_is_changed_where_a_container_sees_it(tmp_path: Path) -> None:
     assert not (home / "passwords.json").exists()
 
 
+BEGUN = 1767225600.1
+"""The moment at which `Container` says that it began."""
+
+
 class Container:
     """A container whose state and log a test chooses."""
 
@@ -218,8 +222,9 @@ class Container:
         """Docker starts one with a log of "loop" over and over."""
         self.attrs["RestartCount"] += self.log == "loop"
 
-    def logs(self, **_given: Any) -> bytes:
-        return self.log.encode()
+    def logs(self, *, since: float = BEGUN, tail: int) -> bytes:
+        """A line of a run that ended just before this one began, and what this one says."""
+        return self.log.encode() if since >= BEGUN else f"the run before\n{self.log}".encode()
 
     def exec_run(self, _test: list[str]) -> tuple[int, bytes]:
         return self.probe, b"Traceback\nConnection refused"
@@ -260,6 +265,8 @@ def test_a_container_is_ready_when_its_probe_says_so(ready: Any) -> None:
     ready(Container(log="Starting the scheduler"), health={"timeout": 1, "log": "Starting the"})
     ready(Container(status="exited"), job=True)
     ready(Container(restarts=3, log="ready"), health={"timeout": 1, "log": "ready"})  # Docker has helped it before
+    with pytest.raises(WaitTimeout, match="its log does not match the run before yet"):
+        ready(Container(), health={"timeout": 0.1, "log": "the run before"})
 
 
 def test_a_service_that_was_started_again_is_waited_for_anew(ready: Any) -> None:

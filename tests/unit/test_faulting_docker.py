@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from labs.errors import LabError
 from scenarios import faulting_docker
 from scenarios.faulting_docker import DockerServices
 
@@ -17,10 +18,23 @@ class Container:
     """Ends only in its second request, as if the first had been interrupted while Docker was at it."""
 
     name = "lab-worker-1"
+    short_id = "0123456789ab"
 
     def __init__(self) -> None:
         self.status = "running"
         self.asked: list[str] = []
+        self.on: dict[str, Any] = {"lab": {"Aliases": [self.short_id, "worker-1", "worker"]}}
+
+    @property
+    def attrs(self) -> dict[str, Any]:
+        url = "http://load-balancer:8080/execution/"
+        return {
+            "Config": {"Env": ["A=b=c", f"AIRFLOW__CORE__EXECUTION_API_SERVER_URL={url}"]},
+            "NetworkSettings": {"Networks": self.on},
+        }
+
+    def reload(self) -> None:
+        """It is always as it is now."""
 
     def stop(self, timeout: int) -> None:
         self._asked(f"stop within {timeout} s")
@@ -50,11 +64,56 @@ def services(container: Container, monkeypatch: pytest.MonkeyPatch, tmp_path: An
 
     @contextmanager
     def daemon() -> Iterator[Any]:
-        yield SimpleNamespace(containers=containers)
+        networks = SimpleNamespace(get=lambda _name: Network())
+        yield SimpleNamespace(containers=containers, networks=networks)
 
     monkeypatch.setattr(faulting_docker, "daemon", daemon)
     replica = {"name": "worker-1", "host": f"docker://{container.name}", "endpoints": {}}
     return DockerServices(tmp_path, {"worker": [replica]})
+
+
+class Network:
+    """A network that a container is on or off."""
+
+    def disconnect(self, container: Container) -> None:
+        container.on = {}
+
+    def connect(self, container: Container, aliases: list[str]) -> None:
+        container.on = {"lab": {"Aliases": aliases}}
+
+
+@pytest.mark.parametrize(
+    ("reached", "others", "whole"), [(False, True, True), (True, True, False), (False, False, False)]
+)
+def test_a_container_is_cut_off_from_the_address_that_it_was_told_and_gets_its_names_back(
+    services: DockerServices,
+    container: Container,
+    monkeypatch: pytest.MonkeyPatch,
+    reached: bool,
+    others: bool,
+    whole: bool,
+) -> None:
+    asked: list[Any] = []
+
+    def run(service: str, command: list[str]) -> Any:
+        asked.append((service, *command[3:]))
+        return SimpleNamespace(returncode=0 if reached else 1, stderr="gaierror: unknown\n")
+
+    def refused(service: str) -> list[str]:
+        return [] if others else [service]
+
+    monkeypatch.setattr(services, "run", run)
+    monkeypatch.setattr(services, "refused", refused)
+    assert services.cannot_cut_off() == ""
+    proofs = []
+    with suppress(LabError), services.cut_off("worker-1") as proof:
+        assert container.on == {}
+        proofs.append(proof())
+    assert asked == [("worker-1", "load-balancer", "8080")]
+    assert container.on == {"lab": {"Aliases": ["worker-1", "worker"]}}
+    assert proofs == (
+        ["worker-1 is on no network, others reach load-balancer:8080; it gets gaierror: unknown"] if whole else []
+    )
 
 
 @pytest.mark.parametrize(

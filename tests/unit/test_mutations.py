@@ -1,4 +1,4 @@
-"""Every verifier has a mutation that must turn it red, and the mutations fit the DAGs as they are."""
+"""Every verifier and every fault has a mutation that must turn it red, and the mutations fit the DAGs as they are."""
 
 from __future__ import annotations
 
@@ -12,14 +12,31 @@ from tests.lab.mutations import EDITS, MUTATIONS, SAME_EXECUTOR
 ROOT = Path(__file__).parents[2]
 SECTIONS = ("35.1", "35.2", "35.3", "35.4", "35.5", "35.6", "35.7", "35.8", "35.10")
 DAGS = {file.stem: file for folder in section_folders(SECTIONS) for file in folder.glob("*.py")}
+FAULTS = sorted(file.stem for file in (ROOT / "scenarios" / "faults").glob("test_*.py"))
+BROKEN = {part for mutations in MUTATIONS.values() for mutation in mutations for part in mutation.scenarios}
+
+NOT_ON_PROCESSES = {
+    "test_database_pod_deleted",
+    "test_image_missing",
+    "test_kubernetes_api_silent",
+    "test_node_stopped",
+    "test_quota_exhausted",
+    "test_scheduler_pod_deleted",
+    "test_task_pod_lost",
+}
+"""Faults without a mutation: they happen only in a cluster, and none has been proven there."""
 
 
 @pytest.mark.parametrize("dag_id", DAGS)
 def test_a_dag_has_a_verifier_that_a_mutation_turns_red(dag_id: str) -> None:
     verifier = ROOT / "scenarios" / DAGS[dag_id].parent.name / f"test_{dag_id}.py"
     assert verifier.exists()
-    broken = {part for mutations in MUTATIONS.values() for mutation in mutations for part in mutation.scenarios}
-    assert any(part in verifier.stem for part in broken)
+    assert any(part in verifier.stem for part in BROKEN)
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_fault_has_a_mutation(fault: str) -> None:
+    assert (fault in BROKEN) != (fault in NOT_ON_PROCESSES)
 
 
 @pytest.mark.parametrize(("dag_id", "edit"), [*EDITS.items(), *SAME_EXECUTOR.items()])

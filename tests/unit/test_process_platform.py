@@ -8,6 +8,7 @@ import os
 import shutil
 import signal
 import socket
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -17,6 +18,7 @@ from typing import Any
 import psutil
 import pytest
 
+from components.platforms.process import closed_ports
 from components.platforms.process.resources import (
     _FolderProvider,
     _HomeProvider,
@@ -70,6 +72,26 @@ def test_a_program_gets_its_environment_and_its_marks(home: Path) -> None:
     (running,) = processes.marked(str(home), "probe")
     assert "$secret" not in " ".join(running.cmdline())
     assert not (home / "programs" / "probe.sh").stat().st_mode & 0o077
+
+
+def test_what_a_program_starts_cannot_connect_to_a_closed_port(home: Path) -> None:
+    connect = """
+import socket, sys
+for port in sys.argv[1:]:
+    try:
+        socket.create_connection(("127.0.0.1", int(port)), timeout=5).close()
+        print("accepted", flush=True)
+    except OSError as error:
+        print(type(error).__name__, flush=True)
+"""
+    with socket.create_server(("127.0.0.1", 0)) as open_, socket.create_server(("127.0.0.1", 0)) as closed:
+        ports = [str(server.getsockname()[1]) for server in (open_, closed)]
+        command = ["sh", "-c", '"$0" -c "$@"; exec sleep 603', sys.executable, connect, *ports]
+        wanted = {"health": {"log": r"\w+\n\w+"}, "closed": ports[1:]}
+        made = _ProgramProvider().create(program(home, command, **wanted))
+    assert made.outs
+    answers = Path(made.outs["log"]).read_text().split()
+    assert answers == ["accepted", "PermissionError" if closed_ports.supported() else "accepted"]
 
 
 def test_a_program_that_ends_is_started_again_without_what_it_left(home: Path) -> None:

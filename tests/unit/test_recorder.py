@@ -117,13 +117,13 @@ def test_expected(): assert False
 @pytest.mark.needs(executor="CeleryExecutor")
 def test_celery(): raise AssertionError("must not run")
 
-@pytest.mark.needs(platform=("docker", "kubernetes"))
+@pytest.mark.needs(platform=("docker", "kubernetes"), because="processes have no image")
 def test_container(): raise AssertionError("must not run")
 
 @pytest.mark.needs(extras=("metrics", "pgbouncer"))
 def test_extras(): raise AssertionError("must not run")
 
-@pytest.mark.needs(executor=("CeleryExecutor", "LocalExecutor"), platform="process")
+@pytest.mark.needs(executor=("CeleryExecutor", "LocalExecutor"), platform="process", because="it is met")
 @pytest.mark.needs(section="35.2", extras="metrics")
 def test_met(): pass
 '''
@@ -177,7 +177,7 @@ def test_an_expected_failure_shows_nothing(found: dict[str, Any]) -> None:
 def test_what_the_lab_cannot_do_is_not_applicable(found: dict[str, Any]) -> None:
     for name, message in {
         "test_celery": "needs executor CeleryExecutor; lab local has LocalExecutor",
-        "test_container": "needs platform docker or kubernetes; lab local has process",
+        "test_container": "needs platform docker or kubernetes, because processes have no image; lab local has process",
         "test_extras": "needs extras metrics and pgbouncer; lab local has metrics",
     }.items():
         assert (found[name]["verdict"], found[name]["message"]) == ("not applicable", message)

@@ -77,10 +77,11 @@ def test_the_log_says_which_tasks_a_scheduler_adopted() -> None:
     log = (
         "2026-11-21T12:00:00Z [info     ] Adopted the following 2 tasks from a dead executor\n"
         "\t<TaskInstance: probe_executions.work_1 lab__1 [running] ti_id=01> in state STARTED\n"
-        "\t<TaskInstance: probe_executions.work_2 lab__2 [queued] ti_id=02> in state PENDING\n"
+        "\t<TaskInstance: probe_executions.work_2 lab__2 [queued] ti_id=02> in state PENDING loc=x.py:1\n"
         "2026-11-21T12:00:01Z <TaskInstance: probe_executions.work_3 lab__1 [running] ti_id=03>\n"
     )
     assert adopted_tasks(log, RUN) == {"work_1"}
+    assert not adopted_tasks(log.partition("\t<TaskInstance: probe_executions.work_2")[0], RUN)  # half of it is read
 
 
 @pytest.mark.parametrize(

@@ -214,7 +214,8 @@ def last_lines(container: Container, count: int = 15) -> str:
 def _probe(container: Container, health: Mapping[str, Any], test: list[str]) -> tuple[bool, str]:
     if health.get("log"):
         wanted = str(health["log"])
-        said = container.logs(since=started(container), tail=2000).decode(errors="replace")
+        # a moment as a number: of a date and time the client makes whole seconds, of which a run before may have a part
+        said = container.logs(since=started(container).timestamp(), tail=2000).decode(errors="replace")
         return (True, "its log says so") if re.search(wanted, said) else (False, f"its log does not match {wanted} yet")
     if not test:
         return True, "runs"

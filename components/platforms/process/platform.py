@@ -123,9 +123,11 @@ class ProcessPlatform:
             environment["POSTGRES_TEMPLATE"] = image.template
             command[0] = pulumi.Output.concat(image.bin, "/", command[0])
             command = [sys.executable, "-m", ENTRY_POINTS[spec.image], *command]
-        belongings = None
+        belongings, closed = None, None
         if isinstance(spec, ServiceSpec) and spec.belongings is not None:
             belongings = [volume.path for volume in spec.belongings]
+        if isinstance(spec, ServiceSpec) and spec.reaches is not None:
+            closed = [known.port for port, known in self._ports.items() if port not in spec.reaches]
         if spec.image == "airflow":
             environment["PYTHONPATH"] = str(IDENTITY)
             environment["AIRFLOW__CORE__HOSTNAME_CALLABLE"] = "airflow_lab_identity.hostname"
@@ -142,6 +144,7 @@ class ProcessPlatform:
             "stop": dict(vars(stop)),
             "job": isinstance(spec, JobSpec),
             "belongings": belongings,
+            "closed": closed,
             "timeout": health.timeout,
         }
         return Program(name, props, opts)

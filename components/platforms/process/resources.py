@@ -27,7 +27,7 @@ import psutil
 import pulumi
 from pulumi.dynamic import CreateResult, DiffResult, Resource, ResourceProvider, UpdateResult
 
-from components.platforms.process import postgres, users
+from components.platforms.process import closed_ports, postgres, users
 from components.platforms.process.supervisor import LOG_BYTES, LOG_FILES, Supervisor, last_lines
 from components.platforms.process.users import own_user
 from labs import processes
@@ -349,6 +349,12 @@ def probe(health: Mapping[str, Any], since: float, log: str) -> tuple[bool, str]
     return True, "healthy"
 
 
+def _parted(props: Props) -> list[str]:
+    """What stands before the command of a service that may not connect to some ports."""
+    closed = props.get("closed")
+    return [sys.executable, "-m", closed_ports.__name__, *closed, "--"] if closed else []
+
+
 def _as_user(props: Props) -> list[str]:
     """What stands before the command of a service with a user of its own; nothing where the caller is not root."""
     if props.get("belongings") is None or os.geteuid() != 0:
@@ -360,7 +366,7 @@ def _as_user(props: Props) -> list[str]:
 class _ProgramProvider(ResourceProvider):
     """A program under the lab's supervisord, ready when its probe says so; or a job that must end with 0."""
 
-    SETTINGS = ("command", "environment", "secrets", "path", "health", "stop", "job", "timeout", "belongings")
+    SETTINGS = ("command", "environment", "secrets", "path", "health", "stop", "job", "timeout", "belongings", "closed")
 
     def create(self, props: Props) -> CreateResult:
         supervisor, name = Supervisor(Path(props["home"])), str(props["name"])
@@ -429,7 +435,7 @@ class _ProgramProvider(ResourceProvider):
             *(f"export {key}={shlex.quote(str(value))}" for key, value in sorted(variables.items())),
             f'export PATH={shlex.quote(str(props["path"]))}:"$PATH"',
             f"cd {shlex.quote(home)}",
-            f"exec {shlex.join([*_as_user(props), *map(str, props['command'])])}",
+            f"exec {shlex.join([*_parted(props), *_as_user(props), *map(str, props['command'])])}",
         ]
         file = supervisor.programs / f"{name}.sh"
         with open(file, "w", opener=lambda path, flags: os.open(path, flags, 0o700)) as stream:
