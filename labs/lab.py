@@ -99,13 +99,15 @@ class Lab:
             **{key: json.dumps(value) for key, value in (shape or {}).items()},
         }
         config |= {_key(key): value for key, value in wanted.items() if value is not None}
-        there = config.get(_key("platform"), data.platforms[0])
-        data = configured(data.on(there), shape or {})
-        check_runnable(data, there)
-        check_extras(data, extras)
+        chosen = config.get(_key("platform"), data.platforms[0])
+        data = configured(data.on(chosen), shape or {})
+        check_runnable(data, chosen)
+        check_extras(data, chosen, extras)
         check_cluster(cluster or "kind")
-        if (cluster or dedicated) and there != "kubernetes":
+        if (cluster or dedicated) and chosen != "kubernetes":
             raise UsageError("--cluster and --dedicated are for the platform kubernetes: add --platform kubernetes")
+        if dedicated and config.get(_key("cluster"), "kind") != "kind":
+            raise UsageError("--dedicated is for kind clusters: leave it out, or leave out --cluster")
         if pod_template and not data.uses("KubernetesExecutor"):
             raise UsageError(
                 f"--pod-template is for the KubernetesExecutor, which the lab {data.name} lacks: leave it out"

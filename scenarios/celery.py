@@ -7,8 +7,9 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 import psutil
 
@@ -128,8 +129,13 @@ class Celery:
         """How many messages the broker keeps for workers that have taken them, and have not said that they are done."""
         return self._ask("HLEN unacked")[0]
 
+    @cached_property
+    def _broker(self) -> SplitResult:
+        """The broker's URL as a worker has it."""
+        return urlsplit(self.python("-c", "import os; print(os.environ['AIRFLOW__CELERY__BROKER_URL'])").strip())
+
     def _ask(self, *commands: str) -> list[int]:
-        url = urlsplit(self.worker(next(iter(self.queues()))).environ()["AIRFLOW__CELERY__BROKER_URL"])
+        url = self._broker
         with self._platform.connection("broker", url.port or 0) as connection:
             connection.sendall("".join(f"{command}\r\n" for command in (f"AUTH {url.password}", *commands)).encode())
             with connection.makefile("rb") as answers:

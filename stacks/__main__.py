@@ -28,14 +28,24 @@ def _docker(_config: pulumi.Config, _lab: Lab) -> Platform:
 def _kubernetes(config: pulumi.Config, lab: Lab) -> Platform:
     from components.clusters.context import ContextCluster  # as does pulumi-kubernetes
     from components.clusters.kind import KindCluster
+    from components.clusters.metrics_server import MetricsServer
     from components.platforms.kubernetes.platform import KubernetesPlatform
+    from components.platforms.kubernetes.resources import NodeImage
+    from labs import images
 
     home, (kind, _, context) = run_directory(pulumi.get_stack()), check_cluster(config.get("cluster") or "kind")
+    measured = "metrics-server" in (config.get_object("extras") or ())
     if kind == "context":
-        return KubernetesPlatform(home, ContextCluster(context, spread=bool(lab.spares())), lab.spares())
+        return KubernetesPlatform(
+            home, ContextCluster(context, spread=bool(lab.spares()), measured=measured), lab.spares()
+        )
     dedicated = config.get_bool("dedicated") or False
-    kind_cluster = KindCluster(home, dedicated=dedicated, port=config.get_int("api_port"))
-    return KubernetesPlatform(home, kind_cluster, lab.spares())
+    cluster = KindCluster(home, dedicated=dedicated, port=config.get_int("api_port"))
+    if measured:
+        source, _ = images.chosen()
+        image = NodeImage("metrics-server-image", "metrics-server", source, cluster.kubeconfig, cluster.nodes)
+        MetricsServer(cluster.kubeconfig, image.reference)
+    return KubernetesPlatform(home, cluster, lab.spares())
 
 
 PLATFORMS: Mapping[str, Callable[[pulumi.Config, Lab], Platform]] = {
@@ -54,7 +64,7 @@ def main() -> None:
     lab = configured(known.on(platform), shape)
     check_runnable(lab, platform)
     extras = tuple(config.get_object("extras") or ())
-    check_extras(lab, extras)
+    check_extras(lab, platform, extras)
     options = config.get_object("options") or {}
     check_options(options)
     settings = Settings(

@@ -14,8 +14,26 @@ EDGE = "airflow.providers.edge3.executors.EdgeExecutor"
 EXECUTORS = ("LocalExecutor", "CeleryExecutor", "KubernetesExecutor", EDGE)
 """What may stand in an executor list, each also behind an alias, `edge:airflow.…`."""
 
-EXTRAS: Mapping[str, str] = {"flower": "CeleryExecutor"}
-"""What `--with` adds to a lab, and the executor that the lab needs for it."""
+
+@dataclass(frozen=True)
+class Extra:
+    """Something that `--with` adds to a lab.
+
+    Attributes:
+        executor: which one the lab must have for it; "" where any will do.
+        platform: which one the lab must be on; "" where any will do.
+    """
+
+    executor: str = ""
+    platform: str = ""
+
+
+EXTRAS: Mapping[str, Extra] = {
+    "flower": Extra(executor="CeleryExecutor"),
+    "log-store": Extra(executor="KubernetesExecutor"),
+    "metrics-server": Extra(platform="kubernetes"),
+}
+"""What `--with` may add, by name."""
 
 ROLES = ("api-server", "scheduler", "dag-processor", "triggerer")
 """Services of Airflow itself, of which a lab may have several."""

@@ -100,18 +100,21 @@ def _check_served(lab: Lab, executor: str, kind: str, groups: Mapping[str, objec
         )
 
 
-def check_extras(lab: Lab, extras: Iterable[str]) -> None:
-    """Check that the lab can have these extras.
+def check_extras(lab: Lab, platform: str, extras: Iterable[str]) -> None:
+    """Check that the lab can have these extras on a platform.
 
     Raises:
-        UsageError: there is no such extra, or the lab lacks the executor that it belongs to.
+        UsageError: there is no such extra, or the lab lacks the executor or the platform that it belongs to.
     """
-    for extra in extras:
-        if extra not in EXTRAS:
-            raise UsageError(f"there is no extra {extra!r}: {nearest(extra, EXTRAS)}use {', '.join(EXTRAS)}")
-        if not lab.uses(EXTRAS[extra]):
-            fitting = ", ".join(other.name for other in LABS.values() if other.uses(EXTRAS[extra]))
-            raise UsageError(f"the extra {extra} needs {EXTRAS[extra]}, which the lab {lab.name} lacks: use {fitting}")
+    for name in extras:
+        if name not in EXTRAS:
+            raise UsageError(f"there is no extra {name!r}: {nearest(name, EXTRAS)}use {', '.join(EXTRAS)}")
+        extra = EXTRAS[name]
+        if extra.executor and not lab.uses(extra.executor):
+            fitting = ", ".join(other.name for other in LABS.values() if other.uses(extra.executor))
+            raise UsageError(f"the extra {name} needs {extra.executor}, which the lab {lab.name} lacks: use {fitting}")
+        if extra.platform and extra.platform != platform:
+            raise UsageError(f"the extra {name} needs the platform {extra.platform}: add --platform {extra.platform}")
 
 
 def read_template(path: Path) -> str:
@@ -131,7 +134,35 @@ def read_template(path: Path) -> str:
         raise UsageError(
             f"--pod-template {path} has the containers {names}: the first must be base, which runs the task"
         )
+    if wrong := unknown_field(pod):
+        raise UsageError(
+            f"--pod-template {path} has {wrong}correct it, as the executor would leave it out without a word"
+        )
     return text
+
+
+def unknown_field(value: Any, kind: str = "V1Pod", where: str = "") -> str:
+    """The first field of a pod that Kubernetes does not know, as part of a sentence; "" where it knows them all.
+
+    >>> unknown_field({"spec": {"containers": [{"imagePulPolicy": "Always"}]}})
+    'spec.containers[0].imagePulPolicy, which Kubernetes does not know: did you mean imagePullPolicy? '
+    """
+    from kubernetes.client import models  # the package takes a second to import
+
+    if isinstance(value, list) and kind.startswith("list["):
+        inner = kind[len("list[") : -1]
+        return next(filter(None, (unknown_field(each, inner, f"{where}[{n}]") for n, each in enumerate(value))), "")
+    model = getattr(models, kind, None)
+    if model is None or not isinstance(value, Mapping):
+        return ""
+    names = {text: field for field, text in model.attribute_map.items()}
+    for key, inside in value.items():
+        path = f"{where}.{key}".lstrip(".")
+        if key not in names:
+            return f"{path}, which Kubernetes does not know: {nearest(key, names)}"
+        if wrong := unknown_field(inside, model.openapi_types[names[key]], path):
+            return wrong
+    return ""
 
 
 def check_cluster(cluster: str) -> tuple[str, str, str]:

@@ -305,6 +305,7 @@ class KindCluster(Resource, module="kubernetes", name="KindCluster"):
         nodes: names of its containers.
     """
 
+    kind: ClassVar[str] = "kind"
     sees_home: ClassVar[bool] = True
     kubeconfig: pulumi.Output[str]
     nodes: pulumi.Output[Sequence[str]]

@@ -10,7 +10,7 @@ from typing import Any, Literal, Protocol, runtime_checkable
 
 import pulumi
 
-Image = Literal["airflow", "postgres", "redis", "haproxy", "pgbouncer"]
+Image = Literal["airflow", "postgres", "redis", "haproxy", "pgbouncer", "versitygw"]
 """Logical image: each platform knows how it gets one (an environment of wheels, a container image)."""
 
 

@@ -116,9 +116,9 @@ class ObjectProvider:
                 f"there is a {_told(wanted)} that is not of this lab; remove or rename it, or name this lab otherwise "
                 "with --name"
             )
-        made = _apply(api, wanted)
+        made = apply(api, wanted)
         try:
-            _await(api, made)
+            wait_ready(api, made)
         except BaseException:
             with contextlib.suppress(LabError):
                 remove(api, made)  # it holds on to what it mounts, and a Job that failed is never tried again
@@ -127,8 +127,8 @@ class ObjectProvider:
 
     def update(self, urn: str, id: str, olds: Values, news: Values) -> Values:
         api = self._api()
-        made = _apply(api, _object(news))
-        _await(api, made)
+        made = apply(api, _object(news))
+        wait_ready(api, made)
         return {**news, "uid": _uid(made)}
 
     def delete(self, urn: str, id: str, outputs: Values) -> None:
@@ -212,7 +212,12 @@ def _owned(found: Object, wanted: Object) -> bool:
     return bool(labels) and labels.items() <= (found["metadata"].get("labels") or {}).items()
 
 
-def _apply(api: Cluster, wanted: Object) -> Object:
+def apply(api: Cluster, wanted: Object) -> Object:
+    """Apply an object on the server's side; gives it as the API server has it then.
+
+    Raises:
+        LabError: the API server refuses it; in its own words.
+    """
     try:
         made = api.request(
             "PATCH",
@@ -279,7 +284,7 @@ def _pods_path(thing: Object) -> tuple[str, dict[str, Any]] | None:
 # Ready
 
 
-def _await(api: Cluster, made: Object) -> None:
+def wait_ready(api: Cluster, made: Object) -> None:
     """Wait until an object is ready.
 
     Raises:
@@ -421,6 +426,12 @@ def _definition(_api: Cluster, found: Object) -> Seen:
     return (True if done else None), "not established yet"
 
 
+def _served(_api: Cluster, found: Object) -> Seen:
+    conditions = {each["type"]: each for each in found.get("status", {}).get("conditions", ())}
+    available = conditions.get("Available", {})
+    return (True if available.get("status") == "True" else None), str(available.get("message", "not looked at yet"))
+
+
 READY: Mapping[str, Callable[[Cluster, Object], Seen]] = {
     "Deployment": _deployment,
     "StatefulSet": _stateful_set,
@@ -431,5 +442,6 @@ READY: Mapping[str, Callable[[Cluster, Object], Seen]] = {
     "PersistentVolumeClaim": _claim,
     "Namespace": _namespace,
     "CustomResourceDefinition": _definition,
+    "APIService": _served,
 }
 """How to see that an object of a kind is ready; of the others it is enough that they are there."""

@@ -14,7 +14,7 @@ import pytest
 from scenarios.faulting import late_fails
 from scenarios.pods import ZONE, moment
 
-pytestmark = pytest.mark.needs(executor="CeleryExecutor", platform="kubernetes", replicas="api-server")
+pytestmark = pytest.mark.needs(executor="CeleryExecutor", cluster="kind", replicas="api-server")
 
 SECONDS = 15
 """How long each task lasts."""

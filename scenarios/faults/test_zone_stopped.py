@@ -16,7 +16,7 @@ import pytest
 from scenarios.faulting import late_fails
 from scenarios.pods import ZONE
 
-pytestmark = pytest.mark.needs(executor="CeleryExecutor", platform="kubernetes", replicas="scheduler")
+pytestmark = pytest.mark.needs(executor="CeleryExecutor", cluster="kind", replicas="scheduler")
 
 
 def test_the_other_zone_does_all_the_work(lab, airflow, faults, namespace, services, start_probe, evidence):

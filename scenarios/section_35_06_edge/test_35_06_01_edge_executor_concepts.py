@@ -12,7 +12,7 @@ from labs.waiting import until
 from scenarios.faulting import late_fails
 from scenarios.machine import listening
 
-pytestmark = pytest.mark.needs(executor="EdgeExecutor")
+pytestmark = pytest.mark.needs(executor="EdgeExecutor", local="processes")
 
 
 @pytest.fixture(scope="module")

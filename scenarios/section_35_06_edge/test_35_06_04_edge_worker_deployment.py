@@ -18,7 +18,7 @@ from scenarios.judge import intervals, max_concurrent, sequential
 from scenarios.observing import Look, Observation
 from scenarios.sites import LOST, UP, Site, own_users
 
-pytestmark = pytest.mark.needs(executor="EdgeExecutor")
+pytestmark = pytest.mark.needs(executor="EdgeExecutor", local="processes")
 
 DAG = "35_06_04_edge_worker_deployment"
 GONE = ("offline", "unknown")

@@ -34,6 +34,7 @@ def variables(life):
     return {each["name"]: each.get("value") for each in life.spec()["env"]}
 
 
+@pytest.mark.needs(local="processes")
 def test_the_list_is_the_same_everywhere(lab, services, toured, words, evidence):
     """Every component and pod was started with the same list; the tasks read it in the same order."""
     environments = {
@@ -68,6 +69,7 @@ def test_no_name_is_the_first_of_the_list(toured, executed, executor, evidence):
     assert set(unnamed.values()) == {(None, executor)}
 
 
+@pytest.mark.needs(local="processes")
 def test_the_surroundings_differ(toured, celery, sites, services, lab, words, evidence):
     """A task has the user and the home of the process or pod that executes it; a site's differ from the others."""
     processes = {"CeleryExecutor": celery.worker("default-1"), "EdgeExecutor": sites.worker("site-a")}

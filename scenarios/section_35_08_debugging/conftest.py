@@ -22,7 +22,7 @@ def logs_for_tasks(lab: Lab) -> Iterator[Path]:
         yield Path("../service-logs")  # seen from AIRFLOW_HOME
         return
     if not lab.outputs["paths"]["dags"]:
-        pytest.skip("needs folders that this machine and the tasks both see; pods have none")
+        pytest.skip("needs folders that this machine and the tasks both see; a cluster of the user's has none")
     services = lab.outputs["services"]
     wanted = {each["name"] for role in ("scheduler", "worker") for each in services[role]}
     with exchange_folder(lab.outputs) as folder:

@@ -109,6 +109,7 @@ def test_a_lost_zone_is_noticed_and_costs_only_what_is_tied_to_it(airflow, fault
     assert run.state == "success"
 
 
+@pytest.mark.needs(local="processes")
 def test_the_database_has_no_client_but_the_pool(lab, services, evidence):
     """Every service of Airflow is connected to PgBouncer and to no database; PgBouncer is, and keeps to its limit."""
     if "pgbouncer" not in lab.outputs["services"]:

@@ -27,6 +27,7 @@ def recovered(run_dag):
     return run_dag()
 
 
+@pytest.mark.needs(local="folders")
 def test_a_task_goes_on_behind_its_checkpoint(recovered, airflow, evidence):
     """The first try did three units and was killed, the second one did the rest, and none twice."""
     notes = recovered.xcom("process")
@@ -39,6 +40,7 @@ def test_a_task_goes_on_behind_its_checkpoint(recovered, airflow, evidence):
     assert tries[0].pid != tries[1].pid
 
 
+@pytest.mark.needs(local="folders")
 def test_the_drill_measures_what_happened(recovered, airflow, evidence):
     """No unit is lost, and nothing went on for at least as long as Airflow had no process for the task."""
     told, (first, second) = recovered.xcom("drill"), airflow.tries(recovered.one("process"))

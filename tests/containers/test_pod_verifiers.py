@@ -25,9 +25,10 @@ def lab(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 @pytest.fixture(scope="module")
 def up(request: pytest.FixtureRequest) -> Iterator[Lab]:
-    """The lab of that name, up; taken down at the end."""
+    """The lab of that name, up, with all that its verifiers can look at; taken down at the end."""
     name = f"t-{request.param}"
-    done = lab("up", request.param, "--name", name)
+    extras = ("--with", "log-store") if request.param == "kubernetes" else ()
+    done = lab("up", request.param, "--name", name, *extras)
     assert done.returncode == 0, done.stderr
     yield Lab.of(name)
     done = lab("down", name)

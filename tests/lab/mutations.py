@@ -736,6 +736,11 @@ _KUBERNETES = (
         {"test_35_04_02": r"the pod of by_default is not as default\.yaml says: of the labels it lacks"},
         _options({"kubernetes_executor.pod_template_file": "/lab/pod-templates/small.yaml"}),
     ),
+    Mutation(
+        "logs-stay-in-their-pods",
+        {"test_35_04_09": r"the log store has 0 logs of raises"},
+        _options({"logging.remote_logging": "False"}),
+    ),
 )
 
 _CELERY_DOCKER = (

@@ -108,11 +108,17 @@ def test_an_option_that_the_lab_sets_is_refused(option: str) -> None:
 
 
 def test_an_extra_is_known_and_fits_its_lab() -> None:
-    check_extras(LABS["celery"], ["flower"])
+    check_extras(LABS["celery"], "process", ["flower"])
+    check_extras(LABS["celery"], "kubernetes", ["flower", "metrics-server"])
+    check_extras(LABS["kubernetes"], "kubernetes", ["log-store"])
+    with pytest.raises(UsageError, match=r"log-store needs KubernetesExecutor, which the lab celery lacks: use kubern"):
+        check_extras(LABS["celery"], "kubernetes", ["log-store"])
     with pytest.raises(UsageError, match=r"there is no extra 'flowr': did you mean flower\? use flower"):
-        check_extras(LABS["celery"], ["flowr"])
+        check_extras(LABS["celery"], "process", ["flowr"])
     with pytest.raises(UsageError, match=r"flower needs CeleryExecutor, which the lab edge lacks: use celery, multi"):
-        check_extras(LABS["edge"], ["flower"])
+        check_extras(LABS["edge"], "process", ["flower"])
+    with pytest.raises(UsageError, match=r"metrics-server needs the platform kubernetes: add --platform kubernetes"):
+        check_extras(LABS["celery"], "docker", ["metrics-server"])
 
 
 @pytest.mark.parametrize(
@@ -122,6 +128,14 @@ def test_an_extra_is_known_and_fits_its_lab() -> None:
         ("kind: Deployment\nspec: {containers: []}", "has the containers none"),
         ("kind: Pod", "is no pod as YAML"),
         ("a: [", "is no pod as YAML"),
+        (
+            "kind: Pod\nspec: {containers: [{name: base}], nodeSelectr: {a: b}}",
+            r"has spec\.nodeSelectr, which Kubernetes does not know: did you mean nodeSelector\? correct it",
+        ),
+        (
+            "kind: Pod\nspec: {containers: [{name: base, env: [{name: A, valueFrom: {fieldReff: {}}}]}]}",
+            r"has spec\.containers\[0\]\.env\[0\]\.valueFrom\.fieldReff, which .*: did you mean fieldRef\?",
+        ),
     ],
 )
 def test_a_template_of_no_use_is_refused(tmp_path: Path, text: str, sentence: str) -> None:
@@ -142,4 +156,6 @@ def test_what_is_for_pods_is_refused_elsewhere(tmp_path: Path) -> None:
         Lab.request("local", pod_template=path, engine="embedded")
     with pytest.raises(UsageError, match="add --platform kubernetes"):
         Lab.request("celery", dedicated=True, engine="embedded")
+    with pytest.raises(UsageError, match="--dedicated is for kind clusters"):
+        Lab.request("kubernetes", dedicated=True, cluster="context:theirs", engine="embedded")
     assert "airflow-labs:pod_template" in Lab.request("kubernetes", pod_template=path, engine="embedded").stack.config

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,8 @@ from typing import Any
 import pytest
 import yaml
 
+from components.airflow import variable
+from components.log_store import OPTIONS
 from components.platforms.kubernetes.names import SERVICE
 from components.platforms.kubernetes.platform import CLUSTER_WIDE, REACHES
 from components.platforms.kubernetes.pods import entry, probes
@@ -20,6 +23,7 @@ from labs.cluster import OWNER
 from labs.engines.base import PROJECT
 from labs.engines.kubernetes import ObjectProvider
 from labs.engines.values import Values, plain_outputs
+from stacks.configuration import unknown_field
 from tests.unit.pretending import Pretender, outputs_of
 
 KUBECONFIG = yaml.safe_dump(
@@ -39,6 +43,7 @@ class Objects(Pretender):
         return {
             "LabSecrets": {each: f"hidden-{each}" for each in NAMES},
             "KindCluster": {"kubeconfig": KUBECONFIG, "nodes": ["t-control-plane", "t-worker", "t-worker2"]},
+            "ContextCluster": {"kubeconfig": KUBECONFIG, "nodes": []},
             "NodeImage": {"reference": f"airflow-executor-labs/{news.get('image')}:abc"},
             "PublishedPort": {"number": 30007, "address": "127.0.0.1:30007"},
             "HostFolder": {"path": news.get("path")},
@@ -72,9 +77,9 @@ class Declared:
     outputs: dict[str, Any]
 
 
-def declare(lab: str, folder: Path) -> Declared:
+def declare(lab: str, folder: Path, *extras: str, cluster: str = "kind") -> Declared:
     pretender = Objects()
-    return Declared(pretender, outputs_of(lab, "kubernetes", pretender, folder))
+    return Declared(pretender, outputs_of(lab, "kubernetes", pretender, folder, extras, cluster=cluster))
 
 
 @pytest.fixture(scope="module")
@@ -95,10 +100,14 @@ def doubled(tmp_path_factory: pytest.TempPathFactory) -> Declared:
     return declare("ha", tmp_path_factory.mktemp("engine"))
 
 
-@pytest.fixture(scope="module", params=["kubernetes", "local", "celery", "edge", "multi", "ha"])
+@pytest.fixture(
+    scope="module",
+    params=[("kubernetes",), ("kubernetes", "log-store"), ("local",), ("celery",), ("edge",), ("multi",), ("ha",)],
+)
 def any_lab(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Declared:
-    """Each lab of the platform."""
-    return declare(request.param, tmp_path_factory.mktemp("engine"))
+    """Each lab of the platform, and one with a service of an extra."""
+    lab, *extras = request.param
+    return declare(lab, tmp_path_factory.mktemp("engine"), *extras)
 
 
 def test_names_labels_and_ports_are_those_of_the_chart(declared: Declared) -> None:
@@ -186,7 +195,9 @@ def test_no_secret_is_where_describe_shows_it(any_lab: Declared) -> None:
 
 
 def test_a_task_has_what_it_needs_and_no_secret(declared: Declared) -> None:
-    (base,) = dict(declared.pretender.pods())["default.yaml"]["spec"]["containers"]
+    template = dict(declared.pretender.pods())["default.yaml"]
+    assert unknown_field(template) == ""
+    (base,) = template["spec"]["containers"]
     assert base["name"] == "base" and "command" not in base
     settings = {each["name"]: each["value"] for each in base["env"]}
     assert settings["AIRFLOW__CORE__EXECUTION_API_SERVER_URL"] == "http://airflow-api-server:8080/execution/"
@@ -273,9 +284,83 @@ def test_services_share_a_folder_of_logs_and_a_task_has_its_own(declared: Declar
 
 def test_what_keeps_something_is_a_stateful_set(any_lab: Declared) -> None:
     keeping = {name for name, _ in any_lab.pretender.objects("StatefulSet")}
-    there = any_lab.outputs["services"]
+    optional, there = {"broker": "airflow-redis", "log-store": "airflow-log-store"}, any_lab.outputs["services"]
     sites = {f"airflow-{site['name']}" for site in there.get("edge-worker", ())}
-    assert keeping == {"airflow-postgresql"} | ({"airflow-redis"} if "broker" in there else set()) | sites
+    assert keeping == {"airflow-postgresql"} | {name for role, name in optional.items() if role in there} | sites
+
+
+def test_a_log_store_is_known_to_who_reads_logs_and_to_tasks_by_name_alone(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> None:
+    lab = declare("kubernetes", tmp_path_factory.mktemp("engine"), "log-store")
+    pods, secrets = dict(lab.pretender.pods()), dict(lab.pretender.objects("Secret"))
+    (store,) = pods["airflow-log-store"]["spec"]["containers"]
+    assert store["args"][3:] == ["/lab/log-store-data", "0.0.0.0:7070"]
+    assert store["image"] == "airflow-executor-labs/versitygw:abc"
+    holding = {
+        name
+        for name, each in secrets.items()
+        if any("hidden-log_store_password" in base64.b64decode(text).decode() for text in each["data"].values())
+    }
+    assert holding == {"airflow-log-store-env", "airflow-api-server-env", "airflow-triggerer-env"}
+    (base,) = pods["default.yaml"]["spec"]["containers"]
+    told = {each["name"]: each["value"] for each in base["env"] if "LOGGING" in each["name"]}
+    assert told == {variable(option): value for option, value in OPTIONS.items()}
+    assert OPTIONS.items() <= lab.outputs["options"].items()
+    text = base64.b64decode(secrets["airflow-api-server-env"]["data"]["secrets"]).decode()
+    (line,) = [each for each in text.splitlines() if "AIRFLOW_CONN_" in each]
+    (assigned,) = [each for each in shlex.split(line) if "=" in each]
+    key, _, value = assigned.partition("=")
+    assert key == f"AIRFLOW_CONN_{OPTIONS['logging.remote_log_conn_id'].upper()}"
+    assert json.loads(value) == {
+        "conn_type": "aws",
+        "login": "airflow",
+        "password": "hidden-log_store_password",
+        "extra": {
+            "endpoint_url": "http://airflow-log-store:7070",
+            "region_name": "us-east-1",
+            "config_kwargs": {"s3": {"addressing_style": "path"}, "connect_timeout": 5},
+        },
+    }
+
+
+@pytest.fixture(scope="module", params=["kubernetes", "local", "celery"])
+def abroad(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Declared:
+    """Each lab in a cluster of the user's that has metrics-server."""
+    folder = tmp_path_factory.mktemp("engine")
+    return declare(request.param, folder, "metrics-server", cluster="context:theirs")
+
+
+def test_in_a_cluster_of_the_users_there_is_nothing_but_a_namespace(abroad: Declared) -> None:
+    made = abroad.pretender.made
+    objects = {kind: each["metadata"] for (kind, _), each in made.items() if "metadata" in each}
+    assert {kind for kind, metadata in objects.items() if "namespace" not in metadata} == {"Namespace"}
+    assert made["ContextCluster", "cluster"]["measured"] is True
+    assert not [name for kind, name in made if kind == "MetricsServer"]
+    assert abroad.outputs["cluster"]["kind"] == "context"
+
+
+def test_in_a_cluster_of_the_users_no_pod_sees_this_machine(abroad: Declared) -> None:
+    claims = {name: each["spec"] for name, each in abroad.pretender.objects("PersistentVolumeClaim")}
+    assert claims and {mode for each in claims.values() for mode in each["accessModes"]} == {"ReadWriteOnce"}
+    assert not [name for name, each in claims.items() if "storageClassName" in each]
+    for name, pod in abroad.pretender.pods():
+        claimed = {
+            each["persistentVolumeClaim"]["claimName"]
+            for each in pod["spec"]["volumes"]
+            if "persistentVolumeClaim" in each
+        }
+        assert claimed <= {"airflow-metadata-database-data", "airflow-broker-data"}, name
+    paths = abroad.outputs["paths"]
+    assert (paths["dags"], paths["logs"]) == ("", "")
+
+
+def test_a_kind_cluster_gets_the_add_on_that_is_asked_for(tmp_path: Path) -> None:
+    lab = declare("kubernetes", tmp_path, "metrics-server")
+    assert lab.pretender.made["NodeImage", "metrics-server-image"]["image"] == "metrics-server"
+    made = lab.pretender.made["MetricsServer", "metrics-server"]
+    assert made["image"] == "airflow-executor-labs/metrics-server:abc"
+    assert lab.outputs["extras"] == ["metrics-server"] and lab.outputs["cluster"]["kind"] == "kind"
 
 
 SEVERAL = ("api-server", "scheduler", "dag-processor", "triggerer", "worker")

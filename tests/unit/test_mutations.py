@@ -19,6 +19,7 @@ NOT_ON_PROCESSES = {
     "test_database_pod_deleted",
     "test_image_missing",
     "test_kubernetes_api_silent",
+    "test_log_store_lost",
     "test_node_stopped",
     "test_pods_deleted_under_load",
     "test_quota_exhausted",

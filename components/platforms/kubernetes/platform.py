@@ -378,10 +378,15 @@ class KubernetesPlatform:
         return made
 
     def place(self) -> pulumi.Output[dict[str, str]]:
-        """The lab's own kubeconfig."""
+        """The lab's own kubeconfig, and what of cluster it leads to."""
         context = self._cluster.kubeconfig.apply(lambda text: str(yaml.safe_load(text)["current-context"]))
         return pulumi.Output.all(self._kubeconfig.path, pulumi.Output.unsecret(context)).apply(
-            lambda seen: {"kubeconfig": seen[0], "context": seen[1], "namespace": self._name}
+            lambda seen: {
+                "kubeconfig": seen[0],
+                "context": seen[1],
+                "namespace": self._name,
+                "kind": self._cluster.kind,
+            }
         )
 
     def task_objects(self, settings: str, password: pulumi.Input[str], opts: pulumi.ResourceOptions) -> None:
@@ -629,7 +634,8 @@ class KubernetesPlatform:
         everybody: dict[str, Any] = {}
         lab = {"podSelector": {"matchLabels": {"tier": "airflow", "release": self._release}}}
         names = [{"protocol": protocol, "port": 53} for protocol in ("UDP", "TCP")]
-        api = [{"protocol": "TCP", "port": port} for port in (443, 6443)]
+        # as clouds, kubeadm, minikube and MicroK8s have it
+        api = [{"protocol": "TCP", "port": port} for port in (443, 6443, 8443, 16443)]
         rules: Mapping[str, tuple[dict[str, Any], list[dict[str, Any]]]] = {
             "default-deny": (everybody, []),
             "name-lookups": (everybody, [{"ports": names}]),
