@@ -324,7 +324,7 @@ def test_a_log_store_is_known_to_who_reads_logs_and_to_tasks_by_name_alone(
     }
 
 
-@pytest.fixture(scope="module", params=["kubernetes", "local", "celery"])
+@pytest.fixture(scope="module", params=["kubernetes", "local", "celery", "edge", "multi"])
 def abroad(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Declared:
     """Each lab in a cluster of the user's that has metrics-server."""
     folder = tmp_path_factory.mktemp("engine")
@@ -344,13 +344,14 @@ def test_in_a_cluster_of_the_users_no_pod_sees_this_machine(abroad: Declared) ->
     claims = {name: each["spec"] for name, each in abroad.pretender.objects("PersistentVolumeClaim")}
     assert claims and {mode for each in claims.values() for mode in each["accessModes"]} == {"ReadWriteOnce"}
     assert not [name for name, each in claims.items() if "storageClassName" in each]
+    kept = {f"airflow-{site['name']}-home" for site in abroad.outputs["services"].get("edge-worker", ())}
     for name, pod in abroad.pretender.pods():
         claimed = {
             each["persistentVolumeClaim"]["claimName"]
             for each in pod["spec"]["volumes"]
             if "persistentVolumeClaim" in each
         }
-        assert claimed <= {"airflow-metadata-database-data", "airflow-broker-data"}, name
+        assert claimed <= {"airflow-metadata-database-data", "airflow-broker-data", *kept}, name
     paths = abroad.outputs["paths"]
     assert (paths["dags"], paths["logs"]) == ("", "")
 
