@@ -29,7 +29,7 @@ from labs.engines import pulumi_home
 from labs.errors import ExitCode, LabError, UsageError
 from labs.lab import Lab, log_files
 from labs.paths import PROJECT_ROOT
-from stacks.catalogue import EXTRAS, LABS, SECTIONS, STACKS
+from stacks.catalogue import EXTRAS, LABS, SECTIONS, STACKS, class_name
 
 app = typer.Typer(
     name="lab",
@@ -193,8 +193,7 @@ def list_(as_json: Json = False) -> None:
     for narrow in table.columns[2:]:
         narrow.max_width = 10
     for lab in LABS.values():
-        names = [executor.rpartition(":")[2].rpartition(".")[2] for executor in lab.executors]
-        executors = " ".join(name.removesuffix("Executor") for name in names)
+        executors = " ".join(class_name(executor).removesuffix("Executor") for executor in lab.executors)
         table.add_row(lab.name, lab.teaches, executors, " ".join(served[lab.name]), " ".join(lab.platforms))
     out.print(table)
     titles = Table("section", "title", "lab", box=None, header_style="bold")
@@ -332,7 +331,7 @@ def status(name: Existing, as_json: Json = False) -> None:
             row = (str(state.pid or "-"), duration(state.uptime), str(state.processes), memory)
             table.add_row(state.name, f"[{colour}]{state.state.lower()}[/]", *row)
         total = sum(state.memory for state in states) / 2**20
-        executors = ", ".join(executor.rpartition(":")[2].rpartition(".")[2] for executor in lab.executors)
+        executors = ", ".join(map(class_name, lab.executors))
         facts = f"lab {lab.outputs['lab']}, {executors}, engine {lab.engine.name}, {total:.0f} MiB"
         out.print(f"[bold]{lab.name}[/]: {facts}")
         out.print(table)

@@ -28,7 +28,7 @@ import requests
 from docker.errors import APIError, BuildError, ImageNotFound
 
 from labs.cache import IMAGES, KEPT, Tell, artefact, digest
-from labs.daemon import daemon
+from labs.daemon import daemon, said
 from labs.errors import LabError, UsageError, last_words, nearest
 from labs.go_programs import Program, forget_caches
 from labs.paths import PROJECT_ROOT, cache_root, make_private
@@ -217,7 +217,7 @@ def pull(client: Any, image: str, name: str, tell: Tell = _silent) -> None:
                 tell(f"{image}: {done} of {len(layers)} layers")
     except APIError as error:
         raise LabError(
-            f"the image {name} could not be pulled ({error.explanation or error}); check that its registry is "
+            f"the image {name} could not be pulled ({said(error)}); check that its registry is "
             "reachable, or install mmdebstrap, with which images are built from packages"
         ) from error
 
@@ -238,7 +238,7 @@ def base_image(client: Any, tell: Tell) -> str:
                 client.api.import_image_from_file(str(archive), repository=repository, tag=tag)
             except APIError as error:
                 raise LabError(
-                    f"Docker did not take the Debian of the images ({error.explanation or error}); make room where it "
+                    f"Docker did not take the Debian of the images ({said(error)}); make room where it "
                     "keeps its data, and run the command again"
                 ) from error
     return name
@@ -304,13 +304,13 @@ def docker_build(client: Any, folder: str, file: str, name: str, arguments: Mapp
     try:
         client.images.build(path=folder, dockerfile=file, tag=name, buildargs=dict(arguments), rm=True, forcerm=True)
     except BuildError as error:
-        said = last_words(lines_of(error.build_log)) or error.msg
+        words = last_words(lines_of(error.build_log)) or error.msg
         raise LabError(
-            f"the image {called} could not be built: {said}; check that the package registries are reachable and "
+            f"the image {called} could not be built: {words}; check that the package registries are reachable and "
             "the disk is not full, and run the command again"
         ) from error
     except APIError as error:
-        raise LabError(f"the image {called} could not be built: {error.explanation or error}") from error
+        raise LabError(f"the image {called} could not be built: {said(error)}") from error
     finally:
         with suppress(requests.RequestException):  # the daemon may be gone
             _forget_layers(client, called)

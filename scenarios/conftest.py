@@ -36,6 +36,7 @@ from scenarios.probing import Executing, ProbeRun, deployed, exchange_folder, pr
 from scenarios.recorder import FINDINGS, RECORDER, Recorder, dag_of
 from scenarios.replicas import Replicas
 from scenarios.sites import Sites
+from stacks.catalogue import class_name
 
 if TYPE_CHECKING:
     from labs.lab import Lab
@@ -112,7 +113,7 @@ def airflow(lab: Lab) -> Airflow:
 @pytest.fixture(scope="session")
 def executor(lab: Lab) -> str:
     """Class name of the lab's default executor: it runs every task that names none."""
-    return lab.executors[0].split(":")[-1].split(".")[-1]
+    return class_name(lab.executors[0])
 
 
 @pytest.fixture(scope="session")
@@ -367,7 +368,7 @@ def unmet(needs: Mapping[str, Any], lab: Lab) -> str:
     cluster = str(lab.outputs.get("cluster", {}).get("kind", ""))
     has: dict[str, set[str]] = {
         "executor": {name for spec in lab.executors for name in (*spec.split(":"), spec.split(".")[-1])},
-        "default_executor": {lab.executors[0].split(":")[-1].split(".")[-1]},
+        "default_executor": {class_name(lab.executors[0])},
         "platform": {lab.platform},
         "cluster": {cluster} if cluster else set(),
         "local": set() if cluster == "context" else {"processes", "folders"},

@@ -90,10 +90,10 @@ class Services(Protocol):
     def lose(self, service: str) -> None:
         """SIGKILL to all processes of a service, which nobody starts again; wait until it is down."""
 
-    def freeze(self, incarnation: Incarnation) -> None:
-        """SIGSTOP to all processes of an incarnation, at a moment when the main one waits for something."""
+    def freeze(self, service: str) -> Incarnation:
+        """SIGSTOP to all processes of a service, at a moment when the main one waits for something; what is stopped."""
 
-    def thaw(self, incarnation: Incarnation) -> None:
+    def thaw(self, service: str) -> None:
         """SIGCONT to all of them."""
 
     def awake(self, incarnation: Incarnation) -> list[str]:
@@ -185,6 +185,14 @@ class Fault:
         seconds = round(time.time() - self.at, 1) if self.at else 0.0
         self.steps.append({"step": step, "proof": proof, "seconds after the fault": seconds})
 
+    def last(self, seconds: float) -> None:
+        """Wait until so many seconds have passed since it was injected."""
+        until(
+            lambda: (True if time.time() > self.at + seconds else None, f"{time.time() - self.at:.0f} s"),
+            what=f"{self.name} to have lasted {seconds:.0f} s",
+            timeout=seconds + 5,
+        )
+
 
 class Faults:
     """The faults of one lab, one method each.
@@ -246,14 +254,13 @@ class Faults:
     def frozen(self, service: str) -> Iterator[Fault]:
         """A service that does nothing while the block runs, but is there: it keeps its connections and its work."""
         with self._fault(f"{service} frozen") as fault:
-            old = self._services.incarnation(service)
             try:
-                self._services.freeze(old)
+                old = self._services.freeze(service)
                 fault.prove("landed", self._asleep(old))
                 yield fault
                 fault.prove("still frozen at the end of the block", self._asleep(old))
             finally:
-                self._services.thaw(old)
+                self._services.thaw(service)
                 fault.since = time.time()
 
     def _asleep(self, old: Incarnation) -> str:

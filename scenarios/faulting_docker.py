@@ -13,6 +13,7 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -130,22 +131,22 @@ class DockerServices:
             container.kill()
             container.wait(timeout=60)
 
-    def freeze(self, incarnation: Incarnation) -> None:
-        wait_until_idle(incarnation.name, incarnation.parts[0])
-        with self._container(incarnation.name) as container:
+    def freeze(self, service: str) -> Incarnation:
+        wait_until_idle(service, self.incarnation(service).parts[0])
+        with self._container(service) as container:
             container.pause()
+        found = self.incarnation(service)
+        return replace(found, parts=tuple(filter(lives, found.parts)))
 
-    def thaw(self, incarnation: Incarnation) -> None:
-        with self._container(incarnation.name) as container:
+    def thaw(self, service: str) -> None:
+        with self._container(service) as container:
             if container.status == "paused":
                 container.unpause()
 
     def awake(self, incarnation: Incarnation) -> list[str]:
         with self._container(incarnation.name) as container:
             paused = container.status == "paused"
-        if not paused:
-            return [told(process) for process in incarnation.parts]
-        return [] if lives(incarnation.parts[0]) else [told(incarnation.parts[0])]  # others may have ended before
+        return [told(process) for process in incarnation.parts if not paused or not lives(process)]
 
     def start(self, service: str) -> None:
         # Docker may be about to start it again itself

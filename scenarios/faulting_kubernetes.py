@@ -30,7 +30,7 @@ from labs.runs import TaskInstance
 from labs.waiting import until
 from scenarios import cutting
 from scenarios.faulting import Fault, Faults, Incarnation, Services, late_fails
-from scenarios.machine import accepts, lives, moving, resume, suspend, told
+from scenarios.machine import accepts, lives, moving, resume, suspend, told, wait_until_idle
 from scenarios.pods import Namespace, statuses
 
 if TYPE_CHECKING:
@@ -308,13 +308,19 @@ class KubernetesServices:
 
         until(none, what=f"{service} to stop", timeout=90)
 
-    def freeze(self, incarnation: Incarnation) -> None:
-        if not all(isinstance(part, psutil.Process) for part in incarnation.parts):
-            raise LabError(f"{incarnation.name} cannot be frozen: its processes are not on this machine")
-        suspend(incarnation.name, incarnation.parts)
+    def freeze(self, service: str) -> Incarnation:
+        if not self._processes(service):
+            raise LabError(f"{service} cannot be frozen: its processes are not on this machine")
+        wait_until_idle(service, self._processes(service)[0])
+        stopped = suspend(service, lambda: self._processes(service))
+        return Incarnation(service, str(stopped[0].pid), tuple(stopped))
 
-    def thaw(self, incarnation: Incarnation) -> None:
-        resume(incarnation.parts)
+    def thaw(self, service: str) -> None:
+        resume(self._processes(service))
+
+    def _processes(self, service: str) -> list[psutil.Process]:
+        """What of a service this machine sees, the main process first."""
+        return [part for part in self.incarnation(service).parts if isinstance(part, psutil.Process)]
 
     def awake(self, incarnation: Incarnation) -> list[str]:
         return moving(incarnation.parts)

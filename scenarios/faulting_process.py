@@ -24,7 +24,7 @@ from labs.runs import TaskInstance
 from labs.waiting import until
 from scenarios import cutting, filling
 from scenarios.faulting import Incarnation
-from scenarios.machine import accepts, ancestors, lives, moving, resume, suspend, told
+from scenarios.machine import accepts, ancestors, lives, moving, resume, suspend, told, wait_until_idle
 
 
 class ProcessServices:
@@ -102,12 +102,11 @@ class ProcessServices:
         self._stop(service)
 
     def lose(self, service: str) -> None:
-        self._stop(service, self.incarnation(service).parts)
+        # so that none sees the signal with which supervisord takes it out of service
+        self._stop(service, suspend(service, lambda: self.incarnation(service).parts))
 
     def _stop(self, service: str, killed: Sequence[psutil.Process] = ()) -> None:
         with self._supervisor.rpc() as rpc:
-            for process in killed:  # so that none sees the signal with which supervisord takes it out of service
-                process.suspend()
             rpc.stopProcess(service, False)
             for process in killed:
                 process.kill()
@@ -119,11 +118,13 @@ class ProcessServices:
 
             until(stopped, what=f"{service} to stop", timeout=60, interval=0.05)
 
-    def freeze(self, incarnation: Incarnation) -> None:
-        suspend(incarnation.name, incarnation.parts)
+    def freeze(self, service: str) -> Incarnation:
+        wait_until_idle(service, self.incarnation(service).parts[0])
+        stopped = suspend(service, lambda: self.incarnation(service).parts)
+        return Incarnation(service, str(stopped[0].pid), tuple(stopped))
 
-    def thaw(self, incarnation: Incarnation) -> None:
-        resume(incarnation.parts)
+    def thaw(self, service: str) -> None:
+        resume(self.incarnation(service).parts)
 
     def awake(self, incarnation: Incarnation) -> list[str]:
         return moving(incarnation.parts)

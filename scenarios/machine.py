@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import socket
 import struct
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
@@ -114,24 +114,31 @@ def wait_until_idle(name: str, process: psutil.Process) -> None:
     until(waiting, what=f"{name} to wait for something", timeout=30, interval=0.2)
 
 
-def suspend(name: str, parts: Sequence[psutil.Process]) -> None:
-    """Stop processes, the main one first, once it is idle; done when none of them moves.
+def suspend(name: str, parts: Callable[[], Iterable[psutil.Process]]) -> list[psutil.Process]:
+    """Stop processes, the main one first; done when none of them moves.
+
+    Args:
+        parts: tells what they are at a moment: until the main one is stopped, some may end and others begin.
+
+    Returns:
+        Those that are stopped.
 
     Raises:
-        WaitTimeout: one works, or moves, all the time.
+        WaitTimeout: one moves all the time.
     """
-    wait_until_idle(name, parts[0])
-    for process in parts:
-        process.suspend()
 
-    def asleep() -> tuple[bool | None, str]:
-        awake = moving(parts)
-        return (None if awake else True), "; ".join(awake)
+    def asleep() -> tuple[list[psutil.Process] | None, str]:
+        found = [process for process in parts() if lives(process)]
+        for process in found:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.suspend()
+        awake = moving(found)
+        return (None if awake else found), "; ".join(awake)
 
-    until(asleep, what=f"{name} to stand still", timeout=10, interval=0.01)
+    return until(asleep, what=f"{name} to stand still", timeout=10, interval=0.01)
 
 
-def resume(parts: Sequence[psutil.Process]) -> None:
+def resume(parts: Iterable[psutil.Process]) -> None:
     """Have those that still live go on."""
     for process in parts:
         with contextlib.suppress(psutil.NoSuchProcess):

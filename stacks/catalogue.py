@@ -15,6 +15,15 @@ EXECUTORS = ("LocalExecutor", "CeleryExecutor", "KubernetesExecutor", EDGE)
 """What may stand in an executor list, each also behind an alias, `edge:airflow.…`."""
 
 
+def class_name(executor: str) -> str:
+    """The class that an entry of an executor list names.
+
+    >>> class_name("celery:CeleryExecutor"), class_name(f"edge:{EDGE}")
+    ('CeleryExecutor', 'EdgeExecutor')
+    """
+    return executor.rpartition(":")[2].rpartition(".")[2]
+
+
 @dataclass(frozen=True)
 class Extra:
     """Something that `--with` adds to a lab.

@@ -14,7 +14,7 @@ from labs.report.timeline import timeline
 from labs.report.topology import topology
 from labs.results import Claim, Result, Results
 from labs.runs import TaskInstance
-from stacks.catalogue import SECTIONS
+from stacks.catalogue import SECTIONS, class_name
 
 MARKS = {
     "passed": ("✓", "good"),
@@ -78,7 +78,7 @@ def _headline(results: Results) -> str:
 def _header(outputs: Mapping[str, Any], results: Results) -> Element:
     machine = results.machine
     facts = {
-        "Executor": ", ".join(str(e).split(":")[-1].split(".")[-1] for e in outputs["executors"]),
+        "Executor": ", ".join(map(class_name, outputs["executors"])),
         "Platform": outputs["platform"],
         "Engine": outputs.get("engine"),
         "Airflow": outputs["airflow_version"],

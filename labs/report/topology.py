@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from labs.report.markup import Element, el, short
+from stacks.catalogue import class_name
 
 WIDTH, GAP = 212.0, 77.0
 COLUMNS = tuple(k * (WIDTH + GAP) + 1 for k in range(4))
@@ -90,7 +91,7 @@ def topology(outputs: Mapping[str, Any]) -> Element:
         y = control[role].bottom + 14
 
     y = api.bottom + 34
-    executors = [str(name).split(".")[-1].split(":")[-1] for name in outputs["executors"]]
+    executors = map(class_name, outputs["executors"])
     known = [(name, BACKENDS[name]) for name in executors if name in BACKENDS]
     claimed = {name: take(*backend.roles) if backend.roles else [] for name, backend in known}
     for name, replicas in claimed.items():

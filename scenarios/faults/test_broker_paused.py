@@ -13,7 +13,6 @@ import time
 
 import pytest
 
-from labs.waiting import until
 from scenarios.faulting import late_fails
 
 pytestmark = pytest.mark.needs(executor="CeleryExecutor", section="35.3")
@@ -30,11 +29,7 @@ def test_nothing_is_lost_and_nothing_executed_twice(airflow, faults, executing, 
 
     with faults.frozen("broker") as fault:
         late = start_probe("probe_retries")
-        until(
-            lambda: (True if time.time() > fault.at + PAUSE else None, f"{time.time() - fault.at:.0f} s"),
-            what=f"the pause to have lasted {PAUSE:.0f} s",
-            timeout=PAUSE + 5,
-        )
+        fault.last(PAUSE)
         alive = probe.going_on()
     probe.release()
     late.release()

@@ -15,7 +15,6 @@ import time
 
 import pytest
 
-from labs.waiting import until
 from scenarios.faulting import late_fails
 from scenarios.judge import states
 
@@ -31,11 +30,7 @@ def test_running_and_queued_tasks_survive_the_pause(airflow, faults, executing, 
     probe.wait_for_full_slots(executing.slots)
 
     with faults.frozen("metadata-database") as fault:
-        until(
-            lambda: (True if time.time() > fault.at + PAUSE else None, f"{time.time() - fault.at:.0f} s"),
-            what=f"the pause to have lasted {PAUSE:.0f} s",
-            timeout=PAUSE + 5,
-        )
+        fault.last(PAUSE)
         alive = probe.going_on()
         # a scheduler that ended over the pause waits for the tasks it runs before it starts again
         probe.release()

@@ -6,6 +6,7 @@ Hint: `executor_config` is decided when the file is parsed, from `[core] executo
 import pytest
 
 from labs.comparison import RESULT
+from stacks.catalogue import class_name
 
 
 @pytest.fixture(scope="module")
@@ -17,7 +18,7 @@ def run(run_dag):
 @pytest.fixture(scope="module")
 def names(lab):
     """Class names of the lab's executors."""
-    return [spec.split(":")[-1].split(".")[-1] for spec in lab.executors]
+    return [class_name(spec) for spec in lab.executors]
 
 
 def test_the_executors_are_detected(run, names, evidence):

@@ -5,6 +5,8 @@ Hint: the log of `read_list` shows the list as a worker reads it, that of `conne
 
 import pytest
 
+from stacks.catalogue import class_name
+
 pytestmark = [
     pytest.mark.needs(executor=("LocalExecutor", "KubernetesExecutor"), section="35.7"),
     pytest.mark.needs(executor="CeleryExecutor"),
@@ -54,7 +56,7 @@ def test_the_list_is_read_in_order(configured, lab, executor, leads, evidence):
     """A worker reads the list of the lab from its environment; the first entry is the default."""
     told, compared = configured.xcom("read_list"), configured.xcom("compare")
     evidence("told", told)
-    assert [names["class"] for names in told] == [spec.split(":")[-1].split(".")[-1] for spec in lab.executors]
+    assert [names["class"] for names in told] == [class_name(spec) for spec in lab.executors]
     assert "(from: env var)" in configured.log("read_list")
     assert compared["default"] == executor
     assert compared["names"] == {str(word): where for word, where in leads.values()}

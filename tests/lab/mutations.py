@@ -116,15 +116,28 @@ def _publishes(lab: Lab) -> Iterator[None]:
 
 
 @contextmanager
+def _meanwhile(work: Callable[[threading.Event], None]) -> Iterator[None]:
+    """Work in a thread of its own, which ends when the event that it is given is set."""
+    over = threading.Event()
+    thread = threading.Thread(target=work, args=[over])
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
+
+
+@contextmanager
 def _cut_again(service: str, lab: Lab) -> Iterator[None]:
     """A container that is taken off its network once more, when whoever took it off has put it back."""
     from docker.errors import NotFound
 
     from labs.daemon import daemon
 
-    over, name = threading.Event(), f"airflow-lab-{lab.name}"
+    name = f"airflow-lab-{lab.name}"
 
-    def watch() -> None:
+    def watch(over: threading.Event) -> None:
         with daemon() as client:
             network, was_off = client.networks.get(name), False
             while not over.wait(0.2):
@@ -136,13 +149,8 @@ def _cut_again(service: str, lab: Lab) -> Iterator[None]:
                         return
                     was_off = not on
 
-    watching = threading.Thread(target=watch)
-    watching.start()
-    try:
+    with _meanwhile(watch):
         yield
-    finally:
-        over.set()
-        watching.join()
 
 
 @contextmanager
@@ -346,9 +354,9 @@ def _tasks_killed(service: str, above: str, lab: Lab, when: str = "") -> Iterato
         above: what the title of a task's parent process says.
         when: another service; they are killed only while it stands still.
     """
-    over, home = threading.Event(), str(run_directory(lab.name))
+    home = str(run_directory(lab.name))
 
-    def hunt() -> None:
+    def hunt(over: threading.Event) -> None:
         while not over.wait(0.1):
             with suppress(psutil.Error):
                 if when and any(each.status() != psutil.STATUS_STOPPED for each in processes.marked(home, when)):
@@ -359,13 +367,8 @@ def _tasks_killed(service: str, above: str, lab: Lab, when: str = "") -> Iterato
                     if parent and above in " ".join(parent.cmdline()):
                         process.kill()
 
-    hunter = threading.Thread(target=hunt)
-    hunter.start()
-    try:
+    with _meanwhile(hunt):
         yield
-    finally:
-        over.set()
-        hunter.join()
 
 
 def _airflow(lab: Lab):  # type: ignore[no-untyped-def]

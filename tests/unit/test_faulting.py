@@ -62,11 +62,13 @@ class Lab:
     def lose(self, service: str) -> None:
         self.stop(service)
 
-    def freeze(self, incarnation: Incarnation) -> None:
-        self.asleep |= set(incarnation.parts)
+    def freeze(self, service: str) -> Incarnation:
+        found = self.incarnation(service)
+        self.asleep |= set(found.parts)
+        return found
 
-    def thaw(self, incarnation: Incarnation) -> None:
-        self.asleep -= set(incarnation.parts) if self.heals else set()
+    def thaw(self, service: str) -> None:
+        self.asleep -= set(self.incarnation(service).parts) if self.heals else set()
 
     def awake(self, incarnation: Incarnation) -> list[str]:
         return [f"{pid} something" for pid in incarnation.parts if pid not in self.asleep]
@@ -187,7 +189,7 @@ def test_a_service_that_stays_frozen_fails(lab: Lab, faults: Faults) -> None:
 
 
 def test_a_service_that_does_not_freeze_shows_nothing(lab: Lab, faults: Faults) -> None:
-    lab.freeze = lambda incarnation: None  # type: ignore[method-assign]
+    lab.freeze = lab.incarnation  # type: ignore[method-assign]
     with pytest.raises(LabError, match="api is frozen, but these of its processes are not: 10 something; 11 some"):
         entered(faults.frozen("api"))
 

@@ -109,7 +109,7 @@ def test_where_processes_are_not_to_be_seen_the_pod_is_killed() -> None:
     assert namespace.done == [("delete", "airflow-scheduler-1", 1)]
     assert found.remains(old) == []
     with pytest.raises(LabError, match="its processes are not on this machine"):
-        found.freeze(old)
+        found.freeze("scheduler")
 
 
 def test_a_container_that_was_restarted_is_another_life() -> None:

@@ -3,11 +3,43 @@
 from __future__ import annotations
 
 import socket
+import subprocess
+from collections.abc import Iterator
 
 import psutil
 import pytest
 
-from scenarios.machine import _address, connections
+from scenarios.machine import _address, connections, moving, resume, suspend
+
+
+@pytest.fixture
+def sleepers() -> Iterator[list[psutil.Process]]:
+    started = [subprocess.Popen(["sleep", "600"]) for _ in range(3)]
+    yield [psutil.Process(each.pid) for each in started]
+    for each in started:
+        each.kill()
+        each.wait()
+
+
+def test_what_ends_or_begins_while_a_service_is_stopped_does_not_matter(sleepers: list[psutil.Process]) -> None:
+    main, ends, begins = sleepers
+    seen = 0
+
+    def parts() -> Iterator[psutil.Process]:
+        nonlocal seen
+        seen += 1
+        yield main
+        if seen == 1:
+            yield ends
+            ends.kill()
+            ends.wait()
+        else:
+            yield begins
+
+    assert suspend("it", parts) == [main, begins]
+    assert moving([main, begins]) == []
+    resume([main, begins])
+    assert [each.split(" ", 1)[1] for each in moving([main, begins])] == ["sleep 600"] * 2
 
 
 def test_own_sockets_are_seen_as_psutil_sees_them() -> None:
