@@ -36,14 +36,19 @@ def all_overlap(instances: Iterable[TaskInstance], at_least: float = 0.0) -> boo
     return len(ran) > 1 and all(overlap(a, b) > at_least for a, b in combinations(ran, 2))
 
 
-def max_concurrent(instances: Iterable[TaskInstance]) -> int:
-    """The largest number of instances that ran at once; one that ends as another starts does not count."""
-    changes = sorted((t, step) for start, end in intervals(instances) for t, step in ((start, 1), (end, -1)))
+def peak(loads: Iterable[tuple[float, float, int]]) -> int:
+    """The largest sum of weights at once, from (start, end, weight); what ends as another starts does not count."""
+    changes = sorted((t, step) for start, end, weight in loads for t, step in ((start, weight), (end, -weight)))
     running = most = 0
-    for _, step in changes:  # at the same moment an end (-1) comes before a start (+1)
+    for _, step in changes:  # at the same moment an end (negative) comes before a start
         running += step
         most = max(most, running)
     return most
+
+
+def max_concurrent(instances: Iterable[TaskInstance]) -> int:
+    """The largest number of instances that ran at once; one that ends as another starts does not count."""
+    return peak((start, end, 1) for start, end in intervals(instances))
 
 
 def sequential(instances: Iterable[TaskInstance]) -> bool:

@@ -60,6 +60,12 @@ def test_max_concurrent() -> None:
     assert judge.max_concurrent([]) == 0
 
 
+def test_peak_weighs_what_runs_at_once() -> None:
+    assert judge.peak([(0, 10, 2), (5, 8, 3), (9, 12, 1)]) == 5
+    assert judge.peak([(0, 10, 2), (10, 12, 3)]) == 3
+    assert judge.peak([]) == 0
+
+
 def test_sequential() -> None:
     assert judge.sequential(ONE_BY_ONE)
     assert not judge.sequential([*ONE_BY_ONE, ti(29, 31)])
