@@ -251,6 +251,8 @@ EDITS: Mapping[str, tuple[str, str]] = {
     "35_04_03_executor_config_pod": ("image=image, resources=resources, env=", "image=image, env="),
     "35_04_04_resource_requests_limits": ("limits=wanted[1]) if wanted", 'limits={"memory": "1Gi"}) if wanted'),
     "35_04_05_affinity_tolerations": ("spreading = placed(SPREAD, ", 'spreading = placed({"spread": "no"}, '),
+    # two long tasks fill the pool again
+    "35_09_02_task_slot_optimization": ('"shared_out": 3', '"shared_out": 2'),
     # what is shared is a folder of each pod's own
     "35_04_07_volume_mounts": (
         '{"persistent_volume_claim": k8s.V1PersistentVolumeClaimVolumeSource(claim_name="task-data")}',
@@ -441,6 +443,12 @@ _LOCAL = (
             "35_05_03_testing_across_executors",
             "35_05_05_resource_specification",
         ),
+        long=True,
+    ),
+    Mutation(
+        "long-tasks-ask-for-less",
+        {"test_35_09_02": r"no short task ran beside the first long one"},
+        _edits("35_09_02_task_slot_optimization"),
         long=True,
     ),
     Mutation(
