@@ -253,6 +253,8 @@ EDITS: Mapping[str, tuple[str, str]] = {
     "35_04_05_affinity_tolerations": ("spreading = placed(SPREAD, ", 'spreading = placed({"spread": "no"}, '),
     # two long tasks fill the pool again
     "35_09_02_task_slot_optimization": ('"shared_out": 3', '"shared_out": 2'),
+    # tasks are left to the default executor
+    "35_09_03_executor_latency": ('_{number}", executor=name)', '_{number}")'),
     # what is shared is a folder of each pod's own
     "35_04_07_volume_mounts": (
         '{"persistent_volume_claim": k8s.V1PersistentVolumeClaimVolumeSource(claim_name="task-data")}',
@@ -446,9 +448,12 @@ _LOCAL = (
         long=True,
     ),
     Mutation(
-        "long-tasks-ask-for-less",
-        {"test_35_09_02": r"no short task ran beside the first long one"},
-        _edits("35_09_02_task_slot_optimization"),
+        "long-tasks-ask-for-less-and-nothing-is-pinned",
+        {
+            "test_35_09_02": r"no short task ran beside the first long one",
+            "test_35_09_03": r"Airflow recorded None for LocalExecutor_1",
+        },
+        _edits("35_09_02_task_slot_optimization", "35_09_03_executor_latency"),
         long=True,
     ),
     Mutation(

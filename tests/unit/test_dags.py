@@ -76,7 +76,6 @@ CURRICULUM = {
 
 TO_COME = {
     "35_09_01_executor_scaling.py": "autoscaling of workers",
-    "35_09_03_executor_latency.py": "times of the executing side",
     "35_09_04_resource_monitoring.py": "metrics, alerts and backups",
     "35_09_05_cost_optimization.py": "autoscaling of workers",
     "35_10_03_multi_environment.py": "the kubernetes lab",
