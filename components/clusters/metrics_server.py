@@ -77,10 +77,14 @@ class _MetricsServerProvider(ResourceProvider):
         made: list[Object] = []
         try:
             if found is None or _ours(found):
-                for each in objects(image):
-                    made.append(apply(api, each))
+                *parts, service = objects(image)
+                made += [apply(api, each) for each in parts]
                 for each in made:
                     wait_ready(api, each)
+                # last: whoever answers the API server's first look is the one whom it asks from then on, and before
+                # nodes know the way to the pod that may be somebody outside of the cluster
+                made.append(apply(api, service))
+                wait_ready(api, made[-1])
             until(lambda: measured(api), what="metrics-server to measure every node", timeout=MEASURED, interval=1)
         except BaseException:
             for each in reversed(made if found is None else []):
