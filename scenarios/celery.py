@@ -149,6 +149,22 @@ class Celery:
         """
         return json.loads(self.python("-c", CONTROL, worker, command, json.dumps(arguments)))
 
+    def wait_until_idle(self, worker: str) -> None:
+        """Wait until a worker has nothing in hand: for a moment it still has a task that has told Airflow of its end.
+
+        A worker that loses the broker meanwhile takes fewer tasks at once when the broker is back, until one more ends.
+        Source: https://docs.celeryq.dev/en/stable/userguide/configuration.html#worker-enable-prefetch-count-reduction
+
+        Raises:
+            WaitTimeout: it goes on with something.
+        """
+
+        def idle() -> tuple[bool | None, str]:
+            active = self.control(worker, "active")
+            return (None if active else True), f"{len(active)} tasks are active"
+
+        until(idle, what=f"{worker} to have nothing in hand", timeout=30)
+
     def pool(self, worker: str) -> int:
         """How many processes a worker has for tasks; beside them it has one that is called as the worker was."""
         found = 0

@@ -85,8 +85,10 @@ def test_all_workers_busy(airflow, celery, executing, start_probe, evidence, cla
     )
 
 
-def test_no_broker(airflow, faults, executing, start_probe, evidence, claim):
+def test_no_broker(airflow, celery, faults, executing, start_probe, evidence, claim):
     """Question 1 of seed 001: without its broker no task reaches a worker, although all workers are idle."""
+    for worker in executing.services:
+        celery.wait_until_idle(worker)
     with faults.stopped("broker"):
         probe = start_probe("probe_executions", {"seconds": 0})
         deadline = time.time() + 15

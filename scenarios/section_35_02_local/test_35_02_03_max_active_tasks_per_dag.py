@@ -36,12 +36,13 @@ def runs(airflow, timeline):
 
 
 def test_each_run_keeps_to_the_limit(runs, airflow, evidence):
-    """In each run, two tasks at once and never three, although more are ready and slots are free."""
+    """In no run three tasks at once, although more are ready; two where `parallelism` leaves a run as many slots."""
     most = [max_concurrent(run.all("work")) for run in runs]
     evidence("most tasks at once, run by run", most)
     assert airflow.dag(DAG).max_active_tasks == ALLOWED, "the DAG does not set max_active_tasks=2"
     assert all(len(run.all("work")) > ALLOWED for run in runs)
-    assert most == [ALLOWED] * RUNS, f"{most} tasks ran at once in the runs; each allows {ALLOWED}"
+    # all slots taken by several runs leave one of them two at least, but may leave another never more than one
+    assert max(most) == ALLOWED, f"{most} tasks ran at once in the runs; each allows {ALLOWED}"
 
 
 def test_tasks_held_back_are_scheduled(runs, evidence):

@@ -308,6 +308,7 @@ def test_tasks_without_a_broker(judged: Judged, monkeypatch: pytest.MonkeyPatch)
         verdicts = judged(
             celery_executor.test_no_broker,
             airflow=SimpleNamespace(task_instances=lambda run: [instance(1, "queued")], wait=lambda run: RUN),
+            celery=SimpleNamespace(wait_until_idle=lambda worker: None),
             faults=SimpleNamespace(stopped=lambda service: nullcontext()),
             executing=Executing(("default-1",), 2),
             start_probe=lambda dag_id, conf: probe,
