@@ -31,7 +31,9 @@ That needs a pool of four. Make it small for this DAG, and large again afterward
 | deferring what only waits | no slot of an executor is held, nor one of a pool unless it includes deferred tasks |
 
 The other way round, a task that asks for many slots may starve behind small ones: it starts when all its slots are free
-at the same moment, and whoever needs fewer overtakes it. One that asks for more than its pool has never starts.
+at the same moment, and whoever needs fewer overtakes it. One that asks for more than its pool has never starts. At an
+edge site it takes as many places of its worker, too: where the worker has two, a task of `shared_out` that asks for
+three stays `queued` for ever.
 
 **Watching slots**: *Admin → Pools*, `GET /api/v2/pools/default_pool`, the metrics `pool.open_slots`,
 `pool.queued_slots` and `pool.starving_tasks`. Here each long task looks around while it works, through the API that

@@ -13,6 +13,11 @@ from labs.comparison import RESULT
 from scenarios.changing import pool_slots
 from scenarios.judge import intervals, overlap, peak, span
 
+pytestmark = pytest.mark.needs(
+    default_executor=("LocalExecutor", "CeleryExecutor", "KubernetesExecutor"),
+    because="at a site a task takes as many places of the worker as slots of its pool, and the labs' workers have two",
+)
+
 SLOTS = 4
 SECONDS = 8
 """How long each long task works."""
