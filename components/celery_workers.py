@@ -8,6 +8,7 @@ from typing import Any
 import pulumi
 
 from components.airflow import Airflow
+from components.autoscaling import Autoscaling
 from components.platforms.base import Health, ServiceSpec, Stop
 from components.replicas import all_facts
 from components.workers import Workers
@@ -21,11 +22,13 @@ class CeleryWorkersArgs:
         airflow: the deployment that they belong to.
         workers: their queues and sizes.
         after: what must be done before they start.
+        autoscaling: how many of them an autoscaler keeps; None: as many as `workers` says.
     """
 
     airflow: Airflow
     workers: Workers
     after: pulumi.Resource
+    autoscaling: Autoscaling | None = None
 
 
 class CeleryWorkers(pulumi.ComponentResource):
@@ -43,7 +46,8 @@ class CeleryWorkers(pulumi.ComponentResource):
 
     def __init__(self, name: str, args: CeleryWorkersArgs, opts: pulumi.ResourceOptions | None = None) -> None:
         super().__init__("labs:airflow:CeleryWorkers", name, {}, opts)
-        names = [f"{name}-{number}" for number in range(1, args.workers.replicas + 1)]
+        scaled = args.autoscaling is not None
+        names = [name] if scaled else [f"{name}-{number}" for number in range(1, args.workers.replicas + 1)]
         self.facts = all_facts(self._worker(each, args) for each in names)
         self.register_outputs({"facts": self.facts})
 
@@ -70,8 +74,10 @@ class CeleryWorkers(pulumi.ComponentResource):
                 secrets=airflow.secret_environment("worker"),
                 volumes=airflow.volumes,
                 health=Health(log=rf"{name}@\S+ ready"),
-                stop=Stop("TERM", grace=10),  # a warm shutdown: running tasks may end within the grace
+                # a warm shutdown: running tasks may end within the grace
+                stop=Stop("TERM", grace=args.autoscaling.longest if args.autoscaling else 10),
                 zone=workers.zone,
+                autoscaling=args.autoscaling,
             ),
             pulumi.ResourceOptions(parent=self, depends_on=[args.after]),
         )

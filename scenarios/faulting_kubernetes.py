@@ -101,6 +101,7 @@ class KubernetesServices:
         self._workloads = {replica["name"]: str(replica["workload"]) for replica in replicas}
         self._spaces = {replica["name"]: namespace.beside(str(replica["namespace"])) for replica in replicas}
         self._endpoints = {replica["name"]: sorted(replica["endpoints"].values()) for replica in replicas}
+        self._scaled = {replica["name"] for replica in replicas if "autoscaling" in replica}
         self._sizes: dict[str, int] = {}
 
     # -- looking
@@ -123,7 +124,8 @@ class KubernetesServices:
         return max(staying, key=lambda each: str(each["metadata"]["creationTimestamp"]), default=None)
 
     def states(self) -> dict[str, str]:
-        return {service: self._state(self._pod(service)) for service in self._workloads}
+        pods = {service: self._pod(service) for service in self._workloads}
+        return {service: self._state(pod) for service, pod in pods.items() if pod or service not in self._scaled}
 
     @staticmethod
     def _state(pod: Object | None) -> str:
@@ -212,7 +214,7 @@ class KubernetesServices:
 
     def strays(self) -> list[str]:
         found = []
-        for service in self._workloads:
+        for service in set(self._workloads) - self._scaled:  # of those, several are no strays
             current = self._pod(service)
             for pod in self._pods(service):
                 if current is None or pod["metadata"]["uid"] != current["metadata"]["uid"]:

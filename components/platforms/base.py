@@ -10,6 +10,8 @@ from typing import Any, Literal, Protocol, runtime_checkable
 
 import pulumi
 
+from components.autoscaling import Autoscaling
+
 Image = Literal["airflow", "postgres", "redis", "haproxy", "pgbouncer", "versitygw"]
 """Logical image: each platform knows how it gets one (an environment of wheels, a container image)."""
 
@@ -127,6 +129,7 @@ class ServiceSpec:
             None lets it reach every one.
         grants: what it may ask of the platform itself.
         zone: where it should run, if the platform has a zone of that name.
+        autoscaling: how many of it an autoscaler of the platform keeps, all behind its ports; None for one.
     """
 
     role: str
@@ -142,6 +145,7 @@ class ServiceSpec:
     reaches: Sequence[Port] | None = None
     grants: Sequence[Grant] = ()
     zone: str = ""
+    autoscaling: Autoscaling | None = None
 
 
 @dataclass(frozen=True)

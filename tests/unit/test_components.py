@@ -85,6 +85,8 @@ def test_more_schedulers_than_the_database_can_serve_are_refused() -> None:
     lab = configured(LABS["ha"], {"replicas": {"scheduler": 4}})
     with pytest.raises(UsageError, match="may open 108 connections to the metadata database, which serves 97: ask for"):
         check_connections(connections(lab, lab.options), CONNECTIONS - RESERVED)
+    scaled = configured(LABS["celery"], {"autoscaling": {"api-server": {"most": 3}}})
+    assert connections(scaled, lab.options) - connections(LABS["celery"], lab.options) == 2 * (5 + 5)
     smaller = {**lab.options, "database.sql_alchemy_max_overflow": "0"}
     check_connections(connections(lab, smaller), CONNECTIONS - RESERVED)
 

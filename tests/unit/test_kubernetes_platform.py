@@ -77,9 +77,10 @@ class Declared:
     outputs: dict[str, Any]
 
 
-def declare(lab: str, folder: Path, *extras: str, cluster: str = "kind") -> Declared:
+def declare(lab: str, folder: Path, *extras: str, cluster: str = "kind", **shape: Any) -> Declared:
     pretender = Objects()
-    return Declared(pretender, outputs_of(lab, "kubernetes", pretender, folder, extras, cluster=cluster))
+    more = {"cluster": cluster, **{key: json.dumps(value) for key, value in shape.items()}}
+    return Declared(pretender, outputs_of(lab, "kubernetes", pretender, folder, extras, **more))
 
 
 @pytest.fixture(scope="module")
@@ -362,6 +363,44 @@ def test_a_kind_cluster_gets_the_add_on_that_is_asked_for(tmp_path: Path) -> Non
     made = lab.pretender.made["MetricsServer", "metrics-server"]
     assert made["image"] == "airflow-executor-labs/metrics-server:abc"
     assert lab.outputs["extras"] == ["metrics-server"] and lab.outputs["cluster"]["kind"] == "kind"
+
+
+@pytest.fixture(scope="module")
+def scaled(tmp_path_factory: pytest.TempPathFactory) -> Declared:
+    """The lab of the CeleryExecutor with autoscalers."""
+    bounds = {"compute": {"most": 3, "cpu": 300, "longest": 240}, "api-server": {"least": 2, "most": 2}}
+    return declare("celery", tmp_path_factory.mktemp("engine"), "metrics-server", autoscaling=bounds)
+
+
+def test_an_autoscaler_keeps_workers_by_their_cpu(scaled: Declared) -> None:
+    scalers = {name: each["spec"] for name, each in scaled.pretender.objects("HorizontalPodAutoscaler")}
+    assert set(scalers) == {"airflow-compute", "airflow-api-server"}
+    spec = scalers["airflow-compute"]
+    assert spec["scaleTargetRef"] == {"apiVersion": "apps/v1", "kind": "Deployment", "name": "airflow-compute"}
+    assert (spec["minReplicas"], spec["maxReplicas"]) == (1, 3)
+    (metric,) = spec["metrics"]
+    assert metric["resource"] == {"name": "cpu", "target": {"type": "AverageValue", "averageValue": "300m"}}
+    assert (scalers["airflow-api-server"]["minReplicas"], scalers["airflow-api-server"]["maxReplicas"]) == (2, 2)
+
+
+def test_nobody_else_says_how_many_replicas_there_are(scaled: Declared) -> None:
+    numbers = {name: each["spec"].get("replicas") for name, each in scaled.pretender.objects("Deployment")}
+    assert {name for name, number in numbers.items() if number is None} == {"airflow-compute", "airflow-api-server"}
+    assert {number for number in numbers.values() if number is not None} == {1}
+
+
+def test_each_of_them_is_told_apart_and_has_time_to_end(scaled: Declared) -> None:
+    pods = dict(scaled.pretender.pods())
+    assert "airflow-compute-1" not in pods
+    spec = pods["airflow-compute"]["spec"]
+    assert "hostname" not in spec, "all of them would be called the same"
+    assert spec["terminationGracePeriodSeconds"] == 240
+    assert "compute@%h" in spec["containers"][0]["args"]
+    assert pods["airflow-io-1"]["spec"]["hostname"] == "io-1"
+    facts = {each["name"]: each.get("autoscaling") for each in scaled.outputs["services"]["worker"]}
+    assert facts == {"default-1": None, "heavy-1": None, "io-1": None, "compute": [1, 3]}
+    budgets = dict(scaled.pretender.objects("PodDisruptionBudget"))
+    assert budgets["airflow-api-server-pdb"]["spec"]["minAvailable"] == 1
 
 
 SEVERAL = ("api-server", "scheduler", "dag-processor", "triggerer", "worker")

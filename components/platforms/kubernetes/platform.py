@@ -18,6 +18,7 @@ import pulumi
 import pulumi_kubernetes as k8s
 import yaml
 
+from components.autoscaling import Autoscaling
 from components.clusters.base import GPU, ZONE, Cluster, with_namespace
 from components.platforms.base import (
     Endpoint,
@@ -59,6 +60,7 @@ from labs.processes import marks
 KINDS: Mapping[str, Any] = {
     "ConfigMap": k8s.core.v1.ConfigMap,
     "Deployment": k8s.apps.v1.Deployment,
+    "HorizontalPodAutoscaler": k8s.autoscaling.v2.HorizontalPodAutoscaler,
     "Job": k8s.batch.v1.Job,
     "NetworkPolicy": k8s.networking.v1.NetworkPolicy,
     "PersistentVolume": k8s.core.v1.PersistentVolume,
@@ -95,6 +97,9 @@ RULES: Mapping[Grant, list[dict[str, list[str]]]] = {
     ],
 }
 """https://airflow.apache.org/docs/helm-chart/stable/ (pod-launcher-role, pod-log-reader-role)"""
+
+CALM = 60
+"""Seconds for which an autoscaler must have wanted fewer replicas, before there are fewer; 300 by default."""
 
 REACHES: Mapping[str, str] = {"reaches": "kubernetes-api"}
 """Label of pods that may ask the Kubernetes API; a task gives it to its own with a `pod_override`."""
@@ -319,15 +324,19 @@ class KubernetesPlatform:
         return Volume(pulumi.Output.from_input(f"{ROOT}/{key}"), key)
 
     def service(self, name: str, spec: ServiceSpec, opts: pulumi.ResourceOptions) -> Service:
-        """A Deployment, or a StatefulSet where it keeps something, with a Service where it listens."""
+        """A Deployment, or a StatefulSet where it keeps something, with a Service where it listens.
+
+        How many replicas there are of what an autoscaler scales is the autoscaler's alone: no number is applied.
+        """
         child = pulumi.ResourceOptions(parent=opts.parent)
         labels = {"tier": "airflow", "release": self._release, "component": component_of(spec.role), SERVICE: name}
         labels |= REACHES if spec.grants else {}
         space = self._own if spec.reaches is None else self._apart(name, spec.reaches, child)
         self._account(name, spec.grants, child, space)
         template = self._pod(name, spec, labels, child, space)
-        keeps = any(each.name in self._kept for each in spec.volumes)
-        fields: dict[str, Any] = {"replicas": 1, "selector": {"matchLabels": labels}, "template": template}
+        scaling, keeps = spec.autoscaling, any(each.name in self._kept for each in spec.volumes)
+        number: dict[str, Any] = {} if scaling else {"replicas": 1}
+        fields: dict[str, Any] = {**number, "selector": {"matchLabels": labels}, "template": template}
         if keeps:
             kind, fields = "StatefulSet", {**fields, "serviceName": object_name(name)}
         else:
@@ -336,6 +345,8 @@ class KubernetesPlatform:
         if spec.ports:
             # a Service waits for its pods as the workload does, which alone can tell that they are beyond hope
             self._listen(name, spec, labels, pulumi.ResourceOptions(parent=opts.parent, depends_on=[workload]))
+        if scaling:
+            self._autoscale(name, scaling, pulumi.ResourceOptions(parent=opts.parent, depends_on=[workload]))
         health = spec.health or Health()
         container = container_of(spec.role)
         props = {
@@ -346,6 +357,7 @@ class KubernetesPlatform:
             "container": container,
             "log": health.log,
             "timeout": health.timeout,
+            "scaled": scaling is not None,
             "template": pulumi.Output.all(template, workload.id).apply(
                 lambda seen: digest(json.dumps(seen[0], sort_keys=True))
             ),
@@ -361,10 +373,23 @@ class KubernetesPlatform:
                     "log": f"{kind.lower()}/{object_name(name)}",
                     "workload": f"{kind.lower()}/{object_name(name)}",
                     "namespace": space.name,
+                    **({"autoscaling": [scaling.least, scaling.most]} if scaling else {}),
                 }
             ]
         )
         return Service(ready, facts)
+
+    def _autoscale(self, name: str, scaling: Autoscaling, opts: pulumi.ResourceOptions) -> None:
+        """https://kubernetes.io/docs/reference/kubernetes-api/workload-resources/horizontal-pod-autoscaler-v2/"""
+        target = {"type": "AverageValue", "averageValue": f"{scaling.cpu}m"}
+        spec = {
+            "scaleTargetRef": {"apiVersion": "apps/v1", "kind": "Deployment", "name": object_name(name)},
+            "minReplicas": scaling.least,
+            "maxReplicas": scaling.most,
+            "metrics": [{"type": "Resource", "resource": {"name": "cpu", "target": target}}],
+            "behavior": {"scaleDown": {"stabilizationWindowSeconds": CALM}},
+        }
+        self._make("HorizontalPodAutoscaler", object_name(name), name, opts, spec=spec)
 
     def job(self, name: str, spec: JobSpec, opts: pulumi.ResourceOptions) -> pulumi.Resource:
         """A Job, of one try."""
@@ -474,6 +499,7 @@ class KubernetesPlatform:
         shell = pulumi.Output.from_input(health.file).apply(lambda file: pods.entry(copies, file))
         command = ["/bin/sh", "-c", shell, name, *ENTRY_POINTS.get(spec.image, ())]
         granted = isinstance(spec, ServiceSpec) and bool(spec.grants)
+        scaled = isinstance(spec, ServiceSpec) and spec.autoscaling is not None
         container: dict[str, Any] = {
             "name": container_of(spec.role),
             "image": self._image(spec.image).reference,
@@ -495,7 +521,7 @@ class KubernetesPlatform:
                 "annotations": {"checksum/secrets": settings.apply(digest)},
             },
             "spec": {
-                "hostname": name,  # as Airflow shows who runs a task
+                **({} if scaled else {"hostname": name}),  # as Airflow shows who runs a task
                 "serviceAccountName": object_name(name),
                 "automountServiceAccountToken": granted,
                 "enableServiceLinks": False,
