@@ -509,8 +509,8 @@ class ClusterFaults(Faults):
         space.api.request("POST", space.path("pods", f"{pod.name}/eviction"), body)
 
     @contextmanager
-    def drained(self, node: str, away: str) -> Iterator[Drain]:
-        """A node that is drained as `kubectl drain` does it, at a moment when a service elsewhere is just away.
+    def drained(self, node: str, away: str = "", notice: int = PATIENTLY) -> Iterator[Drain]:
+        """A node that is drained as `kubectl drain` does it; where one is named, when a service elsewhere is just away.
 
         The node takes no new pods, and those of the lab's services on it are evicted: one that a budget protects is
         asked for again and again. The block runs when all of them are gone from the node, and others are healthy in
@@ -518,21 +518,24 @@ class ClusterFaults(Faults):
 
         Args:
             away: a service that stands in for one on the node; its pod is deleted, and replaced by its Deployment.
+            notice: seconds that a pod is given to end what it does.
         """
         moved = self._cluster.on(node)
-        with self._fault(f"node {node} drained", *moved, away) as fault:
+        others = [away] if away else []
+        with self._fault(f"node {node} drained", *moved, *others) as fault:
             olds = [self._cluster.service_pod(service) for service in moved]
-            budget, drain = self._budget(away), Drain(fault)
+            budgets, drain = [self._budget(service) for service in others], Drain(fault)
             try:
                 self._take_pods(node, False)
-                self._end(fault, [self._cluster.service_pod(away)], self._delete)
+                self._end(fault, [self._cluster.service_pod(service) for service in others], self._delete)
                 with late_fails():
-                    self._wait_for_no_slack(budget)
-                    self._evict_all(olds, drain)
+                    for budget in budgets:
+                        self._wait_for_no_slack(budget)
+                    self._evict_all(olds, drain, notice)
                     self._wait_for_empty(node, olds)
                     fault.gone += olds
                     fault.since = time.time()
-                    self._recovered(fault, *moved, away)
+                    self._recovered(fault, *moved, *others)
                 fault.prove("landed", f"{len(olds)} pods were evicted from {node}, the last after {drain.last:.0f} s")
                 yield drain
             finally:
@@ -568,13 +571,13 @@ class ClusterFaults(Faults):
 
         until(used_up, what="the budget to be used up", timeout=20, interval=0.1)
 
-    def _evict_all(self, olds: Sequence[Incarnation], drain: Drain) -> None:
+    def _evict_all(self, olds: Sequence[Incarnation], drain: Drain, notice: int) -> None:
         left = list(olds)
 
         def evicted() -> tuple[bool | None, str]:
             for old in list(left):
                 try:
-                    self._evict(old.parts[0], PATIENTLY)
+                    self._evict(old.parts[0], notice)
                 except Refused as error:
                     if error.status != TOO_MANY:
                         raise

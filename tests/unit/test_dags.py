@@ -75,6 +75,9 @@ CURRICULUM = {
 """File name → tags, in the curriculum's order."""
 
 TO_COME = {
+    "35_09_02_task_slot_optimization.py": "slots of pools as metrics",
+    "35_09_03_executor_latency.py": "every executor on one cluster",
+    "35_09_04_resource_monitoring.py": "metrics and alerts",
     "35_10_03_multi_environment.py": "the kubernetes lab",
     "35_10_05_production_checklist.py": "metrics, alerts and backups",
 }

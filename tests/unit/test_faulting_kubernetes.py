@@ -189,7 +189,7 @@ def evicting(*statuses: int) -> tuple[Drain, list[Any]]:
     namespace = Budgeted(*statuses)
     faults = ClusterFaults(namespace, KubernetesServices(namespace, {}), None, None)  # type: ignore[arg-type]
     drain, old = Drain(Fault("drained", at=1.0)), Incarnation("api-server-2", "u/0", (Pod("p", "airflow-t", "u", 0),))
-    faults._evict_all([old], drain)
+    faults._evict_all([old], drain, 60)
     return drain, namespace.done
 
 

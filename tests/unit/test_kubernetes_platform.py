@@ -446,6 +446,13 @@ def test_what_there_are_several_of_is_spread_over_zones(doubled: Declared) -> No
     assert wish[0]["preference"]["matchExpressions"][0]["values"] == ["b"]
 
 
+def test_a_worker_with_a_zone_goes_where_nothing_else_does(tmp_path: Path) -> None:
+    lab = declare("celery", tmp_path, workers={"compute": {"zone": "b"}})
+    pods = {name: pod["spec"] for name, pod in lab.pretender.pods()}
+    assert {name for name, spec in pods.items() if "tolerations" in spec} == {"airflow-compute-1"}
+    assert "affinity" in pods["airflow-compute-1"] and "topologySpreadConstraints" not in pods["airflow-compute-1"]
+
+
 def test_services_go_before_workers(doubled: Declared) -> None:
     classes = {name: each["value"] for name, each in doubled.pretender.objects("PriorityClass")}
     assert classes == {"airflow-ha-declared-services": 3000, "airflow-ha-declared-workers": 2000}

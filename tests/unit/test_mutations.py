@@ -10,7 +10,7 @@ from components.dag_folder import section_folders
 from tests.lab.mutations import EDITS, MUTATIONS, SAME_EXECUTOR
 
 ROOT = Path(__file__).parents[2]
-SECTIONS = ("35.1", "35.2", "35.3", "35.4", "35.5", "35.6", "35.7", "35.8", "35.10")
+SECTIONS = ("35.1", "35.2", "35.3", "35.4", "35.5", "35.6", "35.7", "35.8", "35.9", "35.10")
 DAGS = {file.stem: file for folder in section_folders(SECTIONS) for file in folder.glob("*.py")}
 FAULTS = sorted(file.stem for file in (ROOT / "scenarios" / "faults").glob("test_*.py"))
 BROKEN = {part for mutations in MUTATIONS.values() for mutation in mutations for part in mutation.scenarios}

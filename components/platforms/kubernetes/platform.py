@@ -553,12 +553,14 @@ class KubernetesPlatform:
         return {"priorityClassName": self._priorities[tier]}
 
     def _placement(self, spec: ServiceSpec | JobSpec) -> dict[str, Any]:
-        """Where a pod may be: what there are several of is spread over zones, also to nodes that are kept for GPU work.
+        """Where a pod may be: what there are several of is spread over zones, and what has a zone is to be there.
 
-        A node that takes no pods, because it is drained or away, does not count: the others may then have all of them.
+        Nodes that are kept for GPU work take either. One that takes no pods, because it is drained or away, does not
+        count: the others may then have all of them.
         """
-        if isinstance(spec, JobSpec) or spec.role not in self._budgets:
+        if isinstance(spec, JobSpec) or not (spec.zone or spec.role in self._budgets):
             return {}
+        placement: dict[str, Any] = {"tolerations": [{"key": GPU, "operator": "Exists", "effect": "NoSchedule"}]}
         spread = {
             "maxSkew": 1,
             "topologyKey": ZONE,
@@ -566,10 +568,8 @@ class KubernetesPlatform:
             "nodeTaintsPolicy": "Honor",
             "labelSelector": self._alike(spec.role),
         }
-        placement: dict[str, Any] = {
-            "tolerations": [{"key": GPU, "operator": "Exists", "effect": "NoSchedule"}],
-            "topologySpreadConstraints": [spread],
-        }
+        if spec.role in self._budgets:
+            placement["topologySpreadConstraints"] = [spread]
         if spec.zone:
             here = {"matchExpressions": [{"key": ZONE, "operator": "In", "values": [spec.zone]}]}
             wish = {"preferredDuringSchedulingIgnoredDuringExecution": [{"weight": 100, "preference": here}]}
