@@ -75,6 +75,16 @@ class Elastic:
 
 def elastic_in(lab: Lab) -> Elastic:
     """What scales the group here; a check in a lab where nothing can be seen of it is not applicable."""
+    if lab.platform == "kubernetes" and "keda" in lab.outputs["extras"]:
+        return Elastic(
+            by="KEDA, by tasks",
+            shape={"autoscaling": {GROUP: {"by": "tasks", "least": 0, "most": 3, "longest": 180}}},
+            least=0,
+            most=3,
+            burst={"tasks": 12, "seconds": 12},
+            calm=240,
+            bounds=("/apis/keda.sh/v1alpha1", "scaledobjects", "minReplicaCount", "maxReplicaCount"),
+        )
     if lab.platform == "kubernetes" and "metrics-server" in lab.outputs["extras"]:
         return Elastic(
             by="HorizontalPodAutoscaler, by CPU",
@@ -87,7 +97,7 @@ def elastic_in(lab: Lab) -> Elastic:
             bounds=("/apis/autoscaling/v2", "horizontalpodautoscalers", "minReplicas", "maxReplicas"),
         )
     if lab.outputs.get("cluster", {}).get("kind") == "context":
-        pytest.skip("needs an autoscaler, or processes of workers that this machine sees: add --with metrics-server")
+        pytest.skip("needs an autoscaler, or processes of workers that this machine sees: add --with keda")
     return Elastic(
         by="Celery's --autoscale",
         shape={"workers": {GROUP: {"autoscale": [4, 1]}}},

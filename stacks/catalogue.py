@@ -40,6 +40,7 @@ class Extra:
 
 EXTRAS: Mapping[str, Extra] = {
     "flower": Extra(executor="CeleryExecutor"),
+    "keda": Extra(executor="CeleryExecutor", platform="kubernetes"),
     "log-store": Extra(executor="KubernetesExecutor"),
     "metrics-server": Extra(platform="kubernetes"),
 }
@@ -117,6 +118,8 @@ class Lab:
             count = self.count(name) if name == SCALABLE else self.workers[name].replicas
             if count > 1:
                 raise UsageError(f"autoscaling.{name} and {number}={count} exclude each other: add {number}=1")
+            if self.autoscaling[name].by == "tasks":
+                self._check_owned(name)
         several = self._several()
         for role, least in self.budgets.items():
             if role not in several:
@@ -126,6 +129,18 @@ class Lab:
                 raise UsageError(
                     f"budgets.{role} is {least} of {several[role]}, with which no node could ever be drained: give 0 "
                     f"to {several[role] - 1}, or ask for more replicas"
+                )
+
+    def _check_owned(self, name: str) -> None:
+        """Tasks that an autoscaler counts are those of its workers and of no others."""
+        if name == SCALABLE:
+            raise UsageError(f"autoscaling.{name}.by is 'tasks', and an {name} runs none: use cpu")
+        for other, group in self.workers.items():
+            shared = set(group.queues) & set(self.workers[name].queues)
+            if other != name and shared:
+                raise UsageError(
+                    f"autoscaling.{name} counts tasks of the queue {min(shared)}, which workers.{other} serves, too: "
+                    f"nobody could tell whose they are; take it from one of them, or use autoscaling.{name}.by=cpu"
                 )
 
     def on(self, platform: str) -> Lab:

@@ -118,9 +118,11 @@ def check_extras(lab: Lab, platform: str, extras: Collection[str]) -> None:
             raise UsageError(f"the extra {name} needs {extra.executor}, which the lab {lab.name} lacks: use {fitting}")
         if extra.platform and extra.platform != platform:
             raise UsageError(f"the extra {name} needs the platform {extra.platform}: add --platform {extra.platform}")
-    for name in lab.autoscaling:
-        if "metrics-server" not in extras:
+    for name, scaling in lab.autoscaling.items():
+        if scaling.by == "cpu" and "metrics-server" not in extras:
             raise UsageError(f"autoscaling.{name} looks at CPU, which nothing measures: add --with metrics-server")
+        if scaling.by == "tasks" and "keda" not in extras:
+            raise UsageError(f"autoscaling.{name} looks at tasks, which nothing counts: add --with keda")
 
 
 def read_template(path: Path) -> str:

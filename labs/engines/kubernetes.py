@@ -433,6 +433,13 @@ def _served(_api: Cluster, found: Object) -> Seen:
     return (True if available.get("status") == "True" else None), str(available.get("message", "not looked at yet"))
 
 
+def _scaled_object(_api: Cluster, found: Object) -> Seen:
+    """KEDA has found its target, and has asked what it is to count."""
+    conditions = {each["type"]: each for each in found.get("status", {}).get("conditions", ())}
+    ready = conditions.get("Ready", {})
+    return (True if ready.get("status") == "True" else None), str(ready.get("message", "not looked at yet"))
+
+
 READY: Mapping[str, Callable[[Cluster, Object], Seen]] = {
     "Deployment": _deployment,
     "StatefulSet": _stateful_set,
@@ -444,5 +451,6 @@ READY: Mapping[str, Callable[[Cluster, Object], Seen]] = {
     "Namespace": _namespace,
     "CustomResourceDefinition": _definition,
     "APIService": _served,
+    "ScaledObject": _scaled_object,
 }
 """How to see that an object of a kind is ready; of the others it is enough that they are there."""

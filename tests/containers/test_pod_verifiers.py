@@ -16,7 +16,7 @@ pytestmark = [pytest.mark.long, pytest.mark.usefixtures("node_image_is_there")]
 
 TARGETS = ("kubernetes", "celery-kubernetes", "edge-kubernetes", "multi-kubernetes", "ha-kubernetes")
 
-EXTRAS = {"kubernetes": ("--with", "log-store"), "celery-kubernetes": ("--with", "metrics-server")}
+EXTRAS = {"kubernetes": ("--with", "log-store"), "celery-kubernetes": ("--with", "keda")}
 """By target, what its verifiers look at beside the lab."""
 
 

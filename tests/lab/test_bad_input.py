@@ -248,6 +248,14 @@ def test_an_option_without_section_or_value_is_refused(lab: RunLab, name: str, o
         ),
         (
             "celery",
+            [
+                *("--platform", "kubernetes", "--config", "autoscaling.compute.most=3"),
+                *("--config", "autoscaling.compute.by=tasks"),
+            ],
+            "autoscaling.compute looks at tasks, which nothing counts: add --with keda",
+        ),
+        (
+            "celery",
             ["--config", "autoscaling.compute.most=1", "--config", "autoscaling.compute.least=2"],
             "autoscaling.compute.least is 2, more than the 1 of autoscaling.compute.most: give less, or more",
         ),

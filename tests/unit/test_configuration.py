@@ -89,6 +89,26 @@ def test_another_executor_brings_its_workers() -> None:
             ["autoscaling.compute.most=2", "autoscaling.compute.least=3"],
             r"autoscaling.compute.least is 3, more than the 2 of autoscaling.compute.most: give less, or more",
         ),
+        (
+            "celery",
+            ["autoscaling.compute.most=2", "autoscaling.compute.by=memory"],
+            r"by is 'memory': use cpu or tasks",
+        ),
+        (
+            "celery",
+            ["autoscaling.compute.most=2", "autoscaling.compute.least=0"],
+            r"autoscaling.compute.least is 0: it takes a number, 1 or more",
+        ),
+        (
+            "celery",
+            ["autoscaling.compute.most=2", "autoscaling.compute.by=tasks", "workers.io.queues=io_bound,compute"],
+            r"counts tasks of the queue compute, which workers.io serves, too: nobody could tell whose they are; take",
+        ),
+        (
+            "celery",
+            ["autoscaling.api-server.most=2", "autoscaling.api-server.by=tasks"],
+            r"autoscaling.api-server.by is 'tasks', and an api-server runs none: use cpu",
+        ),
         ("celery", ["autoscaling.compute.mots=2"], r"autoscaling.compute has no 'mots': did you mean most\?"),
         (
             "celery",
@@ -135,6 +155,14 @@ def test_an_autoscaler_has_what_it_looks_at_and_where_it_runs() -> None:
         check_runnable(lab, "process")
     with pytest.raises(UsageError, match=r"autoscaling.compute looks at CPU, which nothing measures: add --with metri"):
         check_extras(lab, "kubernetes", [])
+
+
+def test_an_autoscaler_of_tasks_may_keep_none_and_has_who_counts_them() -> None:
+    lab = shaped("celery", *(f"autoscaling.compute.{pair}" for pair in ("most=3", "least=0", "by=tasks")))
+    assert lab.bounds("compute") == (0, 3)
+    check_extras(lab, "kubernetes", ["keda"])
+    with pytest.raises(UsageError, match=r"autoscaling.compute looks at tasks, which nothing counts: add --with keda"):
+        check_extras(lab, "kubernetes", ["metrics-server"])
 
 
 def test_an_autoscaler_counts_for_what_it_keeps_at_least() -> None:

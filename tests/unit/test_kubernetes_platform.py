@@ -403,6 +403,49 @@ def test_each_of_them_is_told_apart_and_has_time_to_end(scaled: Declared) -> Non
     assert budgets["airflow-api-server-pdb"]["spec"]["minAvailable"] == 1
 
 
+@pytest.fixture(scope="module")
+def counted(tmp_path_factory: pytest.TempPathFactory) -> Declared:
+    """The lab with several executors, whose Celery workers are scaled by their tasks."""
+    bounds = {"default": {"most": 3, "least": 0, "by": "tasks"}}
+    return declare("multi", tmp_path_factory.mktemp("engine"), "keda", autoscaling=bounds)
+
+
+def test_keda_is_told_what_to_count_and_where(counted: Declared) -> None:
+    (spec,) = [each["spec"] for _, each in counted.pretender.objects("ScaledObject")]
+    assert spec["scaleTargetRef"]["name"] == "airflow-default"
+    assert (spec["minReplicaCount"], spec["maxReplicaCount"]) == (0, 3)
+    (trigger,) = spec["triggers"]
+    assert trigger["type"] == "postgresql" and trigger["metadata"]["targetQueryValue"] == "2"
+    assert trigger["authenticationRef"] == {"name": "airflow-default"}
+    ((name, login),) = counted.pretender.objects("TriggerAuthentication")
+    assert name == "airflow-default"
+    (reference,) = login["spec"]["secretTargetRef"]
+    secrets = dict(counted.pretender.objects("Secret"))
+    text = base64.b64decode(secrets[reference["name"]]["data"][reference["key"]]).decode()
+    host = "airflow-postgresql.airflow-multi-declared.svc.cluster.local"
+    assert text == f"postgresql://airflow:hidden-database_password@{host}:5432/airflow"
+    assert not list(counted.pretender.objects("HorizontalPodAutoscaler")), "KEDA makes that itself"
+    assert "replicas" not in dict(counted.pretender.objects("Deployment"))["airflow-default"]["spec"]
+
+
+def test_keda_reaches_the_database_and_nothing_else(counted: Declared) -> None:
+    policies = {name: each["spec"] for name, each in counted.pretender.objects("NetworkPolicy")}
+    (rule,) = policies["airflow-postgresql-counted"]["ingress"]
+    assert rule["ports"] == [{"protocol": "TCP", "port": 5432}]
+    assert rule["from"] == [{"namespaceSelector": {}, "podSelector": {"matchLabels": {"app": "keda-operator"}}}]
+    pods = dict(counted.pretender.pods())
+    assert policies["airflow-postgresql-counted"]["podSelector"]["matchLabels"].items() <= (
+        pods["airflow-postgresql"]["metadata"]["labels"].items()
+    )
+    assert counted.pretender.made["Keda", "keda"]["adapter"] == "airflow-executor-labs/keda-adapter:abc"
+
+
+def test_in_a_cluster_of_the_users_keda_is_there_already(tmp_path: Path) -> None:
+    lab = declare("celery", tmp_path, "keda", cluster="context:theirs")
+    assert lab.pretender.made["ContextCluster", "cluster"]["counted"] is True
+    assert ("Keda", "keda") not in lab.pretender.made
+
+
 SEVERAL = ("api-server", "scheduler", "dag-processor", "triggerer", "worker")
 
 

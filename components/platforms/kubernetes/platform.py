@@ -11,8 +11,10 @@ import base64
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pulumi
 import pulumi_kubernetes as k8s
@@ -20,6 +22,7 @@ import yaml
 
 from components.autoscaling import Autoscaling
 from components.clusters.base import GPU, ZONE, Cluster, with_namespace
+from components.clusters.keda import OPERATOR
 from components.platforms.base import (
     Endpoint,
     Grant,
@@ -30,6 +33,7 @@ from components.platforms.base import (
     Service,
     ServiceSpec,
     Stop,
+    TaskCount,
     TaskPod,
     Volume,
     digest,
@@ -70,9 +74,13 @@ KINDS: Mapping[str, Any] = {
     "Role": k8s.rbac.v1.Role,
     "RoleBinding": k8s.rbac.v1.RoleBinding,
     "Secret": k8s.core.v1.Secret,
+    "ScaledObject": partial(k8s.apiextensions.CustomResource, api_version="keda.sh/v1alpha1", kind="ScaledObject"),
     "Service": k8s.core.v1.Service,
     "ServiceAccount": k8s.core.v1.ServiceAccount,
     "StatefulSet": k8s.apps.v1.StatefulSet,
+    "TriggerAuthentication": partial(
+        k8s.apiextensions.CustomResource, api_version="keda.sh/v1alpha1", kind="TriggerAuthentication"
+    ),
 }
 
 CLUSTER_WIDE = ("PersistentVolume", "PriorityClass")
@@ -146,12 +154,16 @@ class KubernetesPlatform:
         cluster: where the namespace is.
         budgets: roles of which the lab has several, and how many of each a planned disruption must leave. These
             services are spread over zones; without any, a lab has no priorities either.
+        counting: what must be there before an autoscaler counts tasks.
     """
 
     name = "kubernetes"
 
-    def __init__(self, home: Path, cluster: Cluster, budgets: Mapping[str, int]) -> None:
+    def __init__(
+        self, home: Path, cluster: Cluster, budgets: Mapping[str, int], counting: Sequence[pulumi.Resource] = ()
+    ) -> None:
         self._home = home
+        self._counting = counting
         self._lab = home.parent.name
         self._release = release_of(self._lab)
         self._cluster = cluster
@@ -172,6 +184,7 @@ class KubernetesPlatform:
         self._copies: dict[str, str] = {}
         self._volumes: set[str] = set()
         self._kept: set[str] = set()
+        self._let: set[str] = set()
         self._shared: dict[str, Mounted] = {}
         self._outside: dict[str, pulumi.Output[str]] = {}
         self._priorities: dict[str, pulumi.Output[str]] = {}
@@ -346,7 +359,11 @@ class KubernetesPlatform:
             # a Service waits for its pods as the workload does, which alone can tell that they are beyond hope
             self._listen(name, spec, labels, pulumi.ResourceOptions(parent=opts.parent, depends_on=[workload]))
         if scaling:
-            self._autoscale(name, scaling, pulumi.ResourceOptions(parent=opts.parent, depends_on=[workload]))
+            after = pulumi.ResourceOptions(parent=opts.parent, depends_on=[workload, *self._counting])
+            if scaling.by == "tasks" and spec.tasks:
+                self._scale_by_tasks(name, scaling, spec.tasks, after)
+            else:
+                self._scale_by_cpu(name, scaling, after)
         health = spec.health or Health()
         container = container_of(spec.role)
         props = {
@@ -379,7 +396,7 @@ class KubernetesPlatform:
         )
         return Service(ready, facts)
 
-    def _autoscale(self, name: str, scaling: Autoscaling, opts: pulumi.ResourceOptions) -> None:
+    def _scale_by_cpu(self, name: str, scaling: Autoscaling, opts: pulumi.ResourceOptions) -> None:
         """https://kubernetes.io/docs/reference/kubernetes-api/workload-resources/horizontal-pod-autoscaler-v2/"""
         target = {"type": "AverageValue", "averageValue": f"{scaling.cpu}m"}
         spec = {
@@ -390,6 +407,61 @@ class KubernetesPlatform:
             "behavior": {"scaleDown": {"stabilizationWindowSeconds": CALM}},
         }
         self._make("HorizontalPodAutoscaler", object_name(name), name, opts, spec=spec)
+
+    def _scale_by_tasks(self, name: str, scaling: Autoscaling, tasks: TaskCount, opts: pulumi.ResourceOptions) -> None:
+        """https://keda.sh/docs/2.20/scalers/postgresql/ and https://keda.sh/docs/2.20/reference/scaledobject-spec/"""
+        object_, secret = object_name(name), f"{object_name(name)}-tasks"
+        url: pulumi.Output[str] = pulumi.Output.secret(
+            pulumi.Output.from_input(tasks.database).apply(self._from_elsewhere)
+        )
+        encoded = url.apply(lambda plain: base64.b64encode(plain.encode()).decode())
+        child = pulumi.ResourceOptions(parent=opts.parent)
+        login = self._make("Secret", secret, f"{name}-tasks", child, data={"connection": pulumi.Output.secret(encoded)})
+        asked = [{"parameter": "connection", "name": secret, "key": "connection"}]
+        after = pulumi.ResourceOptions.merge(opts, pulumi.ResourceOptions(depends_on=[login]))
+        authenticated = self._make("TriggerAuthentication", object_, name, after, spec={"secretTargetRef": asked})
+        spec = {
+            "scaleTargetRef": {"apiVersion": "apps/v1", "kind": "Deployment", "name": object_},
+            "minReplicaCount": scaling.least,
+            "maxReplicaCount": scaling.most,
+            "pollingInterval": 5,  # 30 by default: how soon the first task is seen
+            "cooldownPeriod": CALM,
+            "advanced": {
+                "horizontalPodAutoscalerConfig": {"behavior": {"scaleDown": {"stabilizationWindowSeconds": CALM}}}
+            },
+            "triggers": [
+                {
+                    "type": "postgresql",
+                    "metadata": {"query": tasks.query, "targetQueryValue": str(tasks.slots)},
+                    "authenticationRef": {"name": object_},
+                }
+            ],
+        }
+        last = pulumi.ResourceOptions.merge(after, pulumi.ResourceOptions(depends_on=[authenticated]))
+        self._make("ScaledObject", object_, name, last, spec=spec)
+        self._let_in("metadata-database", 5432, OPERATOR)
+
+    def _from_elsewhere(self, url: str) -> str:
+        """A database's URL for who is in another namespace, as any driver takes it."""
+        parts = urlsplit(url)
+        host = str(parts.hostname)
+        known = host if "." in host else f"{host}.{self._name}.{DOMAIN}"
+        login, _, address = parts.netloc.rpartition("@")
+        return parts._replace(scheme="postgresql", netloc=f"{login}@{address.replace(host, known, 1)}").geturl()
+
+    def _let_in(self, service: str, port: int, labels: Mapping[str, str]) -> None:
+        """Pods with these labels, of whichever namespace, reach a port of a service."""
+        name = f"{object_name(service)}-counted"
+        if name in self._let:
+            return
+        self._let.add(name)
+        peers = {"namespaceSelector": {}, "podSelector": {"matchLabels": dict(labels)}}
+        policy = {
+            "podSelector": {"matchLabels": {"tier": "airflow", "release": self._release, SERVICE: service}},
+            "policyTypes": ["Ingress"],
+            "ingress": [{"from": [peers], "ports": [{"protocol": "TCP", "port": port}]}],
+        }
+        self._make("NetworkPolicy", name, f"{service}-counted", pulumi.ResourceOptions(), spec=policy)
 
     def job(self, name: str, spec: JobSpec, opts: pulumi.ResourceOptions) -> pulumi.Resource:
         """A Job, of one try."""
