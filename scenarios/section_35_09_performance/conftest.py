@@ -59,6 +59,8 @@ def burst(
         def watch(instances: list[TaskInstance]) -> None:
             looks.look(instances)
 
+        looks.wait(least, calm)  # of an autoscaler that has only begun there may be one, where none is wanted
+        looks.curve.clear()
         airflow.wait_for_dag(BURST, file=f"{BURST}.py")
         run = airflow.trigger(BURST, conf)
         timeline(run)
