@@ -129,15 +129,14 @@ class Meter:
     def pods(self) -> list[Object]:
         """Those of the group that have not ended."""
         assert self._namespace
-        found = self._namespace.api.items(self._namespace.path("pods"), labelSelector=f"{SERVICE} in ({GROUP},{FIXED})")
-        return [pod for pod in found if pod["status"].get("phase") not in ("Succeeded", "Failed")]
+        return pods_of(self._namespace, GROUP, FIXED)
 
     def _workers(self) -> tuple[int, int]:
         if not self._namespace:
             processes = self._celery.pool(FIXED)
             return processes, processes
         pods = self.pods()
-        return sum(map(_stays, pods)), len(pods)
+        return sum(map(stays, pods)), len(pods)
 
     def wait(self, slots: int, timeout: float) -> float:
         """Wait until there are so many slots, and nothing beside them that is paid for; how many seconds that took."""
@@ -152,7 +151,13 @@ class Meter:
             return until(probe, what=f"{slots} slots of {GROUP} to be there", timeout=timeout, interval=1)
 
 
-def _stays(pod: Object) -> bool:
+def pods_of(namespace: Namespace, *services: str) -> list[Object]:
+    """The pods of services that have not ended."""
+    found = namespace.api.items(namespace.path("pods"), labelSelector=f"{SERVICE} in ({','.join(services)})")
+    return [pod for pod in found if pod["status"].get("phase") not in ("Succeeded", "Failed")]
+
+
+def stays(pod: Object) -> bool:
     """Whether a pod is ready, and not on its way out."""
     ready = any(each["type"] == "Ready" and each["status"] == "True" for each in pod["status"].get("conditions", ()))
     return ready and "deletionTimestamp" not in pod["metadata"]

@@ -12,14 +12,18 @@ Hint: the log of `watch` has the curve as a task sees it; `kubectl get hpa` what
 """
 
 import math
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+from airflow_client.client import DAGApi
 
+from labs.airflow import AirflowError
 from labs.waiting import until
 from scenarios.faulting import late_fails
 from scenarios.judge import max_concurrent, sequential
-from scenarios.scaling import paid_seconds, rebounded, rows
+from scenarios.scaling import paid_seconds, pods_of, rebounded, rows, stays
 
 pytestmark = pytest.mark.needs(default_executor="CeleryExecutor", section="35.9")
 
@@ -169,3 +173,50 @@ def test_a_worker_that_goes_ends_its_task(
     assert len(left) == elastic.most, f"only {left} still worked"
     assert run.state == "success", airflow.explain(run)
     assert set(probe.outcome().values()) == {("success", 1, 1, 1)}, "a task was lost, or ran twice"
+
+
+@pytest.mark.needs(platform="kubernetes", extras="metrics-server")
+def test_there_are_more_api_servers_while_more_is_asked(lab, airflow, namespace, evidence):
+    """Four who ask without a pause get a second one at the same address; no request fails, and one is left at last."""
+    failed, answered, over = [], [], threading.Event()
+
+    def ask():
+        while not over.is_set():
+            try:
+                airflow.call(DAGApi(airflow.client).get_dags, patience=0, limit=100)
+                answered.append(time.time())
+            except AirflowError as error:
+                failed.append(str(error))
+
+    def wait_for(wanted):
+        began = time.time()
+
+        def number():
+            pods = pods_of(namespace, "api-server")
+            done = len(pods) == sum(map(stays, pods)) == wanted
+            return (time.time() - began if done else None), f"{len(pods)} pods"
+
+        with late_fails():
+            return until(number, what=f"{wanted} API servers", timeout=300, interval=1)
+
+    bounds = {"api-server": {"most": 2, "cpu": 300}}
+    with lab.reconfigured({}, autoscaling=bounds):
+        wait_for(1)  # one that starts computes, too
+        with ThreadPoolExecutor(4) as pool:
+            asking = [pool.submit(ask) for _ in range(4)]
+            try:
+                grew = wait_for(2)
+                alone = len(answered)
+                until(
+                    lambda: (True if len(answered) > alone + 50 else None, f"{len(answered) - alone}"),
+                    what="50 answers of two API servers",
+                    timeout=60,
+                )
+            finally:
+                over.set()
+            for each in asking:
+                each.result()
+        shrank = wait_for(1)
+    evidence("seconds", {"until there were two": grew, "until there was one again": shrank})
+    evidence("requests", {"answered": len(answered), "failed": len(failed)})
+    assert not failed, f"{len(failed)} requests failed: {failed[0]}"

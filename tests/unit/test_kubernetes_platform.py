@@ -15,6 +15,7 @@ import yaml
 
 from components.airflow import variable
 from components.log_store import OPTIONS
+from components.platforms.kubernetes import resources
 from components.platforms.kubernetes.names import SERVICE
 from components.platforms.kubernetes.platform import CLUSTER_WIDE, REACHES
 from components.platforms.kubernetes.pods import entry, probes
@@ -23,6 +24,7 @@ from labs.cluster import OWNER
 from labs.engines.base import PROJECT
 from labs.engines.kubernetes import ObjectProvider
 from labs.engines.values import Values, plain_outputs
+from labs.errors import LabError
 from stacks.configuration import unknown_field
 from tests.unit.pretending import Pretender, outputs_of
 
@@ -444,6 +446,51 @@ def test_in_a_cluster_of_the_users_keda_is_there_already(tmp_path: Path) -> None
     lab = declare("celery", tmp_path, "keda", cluster="context:theirs")
     assert lab.pretender.made["ContextCluster", "cluster"]["counted"] is True
     assert ("Keda", "keda") not in lab.pretender.made
+
+
+class Pods:
+    """A cluster with these pods, whose logs say what they must."""
+
+    def __init__(self, *pods: dict[str, Any]) -> None:
+        self.pods = pods
+
+    def items(self, _path: str, **_: Any) -> list[dict[str, Any]]:
+        return list(self.pods)
+
+    def text(self, *_: Any, **__: Any) -> str:
+        return "compute@airflow-compute-1 ready"
+
+
+def worker(uid: str, *, ready: bool, created: str) -> dict[str, Any]:
+    status = {"name": "base", "ready": ready, "restartCount": 0, "state": {}}
+    metadata = {"name": f"airflow-compute-{uid}", "uid": uid, "creationTimestamp": created}
+    return {"metadata": metadata, "status": {"containerStatuses": [status]}}
+
+
+OLD, NEW = worker("old", ready=True, created="1"), worker("new", ready=False, created="2")
+
+
+@pytest.mark.parametrize(("pods", "uid"), [((), ""), ((OLD,), "old"), ((OLD, NEW), "old")])
+def test_of_workers_that_are_scaled_there_may_be_any_number(
+    monkeypatch: pytest.MonkeyPatch, pods: tuple[dict[str, Any], ...], uid: str
+) -> None:
+    monkeypatch.setattr(resources, "cluster", lambda _kubeconfig: Pods(*pods))
+    props = {
+        **dict.fromkeys(("kubeconfig", "template", "selector"), "x"),
+        "name": "compute",
+        "namespace": "t",
+        "container": "base",
+        "log": r"compute@\S+ ready",
+        "timeout": 0,
+    }
+    provider = resources._ServicePodProvider()
+    made = provider.create({**props, "scaled": True}).outs
+    assert made["uid"] == uid
+    monkeypatch.setattr(resources, "cluster", lambda _kubeconfig: Pods(NEW))
+    assert not provider.diff("", made, {**props, "scaled": True}).changes, "its autoscaler has changed them"
+    assert provider.diff("", {**made, "scaled": False}, {**props, "scaled": False}).changes
+    with pytest.raises(LabError, match="waited 0 s for compute to be ready"):
+        provider.create({**props, "scaled": False})
 
 
 SEVERAL = ("api-server", "scheduler", "dag-processor", "triggerer", "worker")
