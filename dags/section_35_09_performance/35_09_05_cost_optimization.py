@@ -152,6 +152,7 @@ def cost_optimization():
         found = units.done()
         for file in units.folder.iterdir():
             file.unlink()
+        units.folder.rmdir()
         return {"item": item, "units": found, "began": began, "ended": time.time()}
 
     @task(queue="io_bound")
