@@ -124,8 +124,8 @@ class KubernetesServices:
         return max(staying, key=lambda each: str(each["metadata"]["creationTimestamp"]), default=None)
 
     def states(self) -> dict[str, str]:
-        pods = {service: self._pod(service) for service in self._workloads}
-        return {service: self._state(pod) for service, pod in pods.items() if pod or service not in self._scaled}
+        # how many there are of what an autoscaler scales, and which, changes by itself
+        return {each: self._state(self._pod(each)) for each in self._workloads if each not in self._scaled}
 
     @staticmethod
     def _state(pod: Object | None) -> str:
@@ -599,6 +599,42 @@ class ClusterFaults(Faults):
     def _is_back(self, node: str, services: Sequence[str]) -> tuple[bool | None, str]:
         elsewhere = sorted(set(services) - set(self._cluster.on(node)))
         return (None if elsewhere else True), f"{', '.join(elsewhere)} elsewhere"
+
+    @contextmanager
+    def add_on_lost(self, namespace: str, *deployments: str, back: Callable[[], tuple[Any, str]]) -> Iterator[Fault]:
+        """A cluster add-on whose Deployments, of one replica each, have none while the block runs.
+
+        Args:
+            back: probe of its working again.
+        """
+        space = self._namespace.beside(namespace)
+
+        def scale(replicas: int) -> None:
+            for each in deployments:
+                path = f"/apis/apps/v1/namespaces/{namespace}/deployments/{each}/scale"
+                space.patch(path, {"spec": {"replicas": replicas}})
+
+        def gone() -> tuple[str | None, str]:
+            labels = [self._selector(space, each) for each in deployments]
+            names = [pod["metadata"]["name"] for each in labels for pod in space.pods(**each)]
+            return (None if names else f"no pod of {', '.join(deployments)} is there"), ", ".join(names)
+
+        with self._fault(f"{', '.join(deployments)} lost") as fault:
+            try:
+                scale(0)
+                fault.prove("landed", until(gone, what=f"{', '.join(deployments)} to be gone", timeout=60))
+                yield fault
+                fault.prove("still gone at the end of the block", str(gone()[0]))
+            finally:
+                scale(1)
+                with late_fails():
+                    until(back, what=f"{', '.join(deployments)} to work again", timeout=240, interval=1)
+                fault.prove("the add-on is back", "it works")
+
+    def _selector(self, space: Namespace, deployment: str) -> dict[str, str]:
+        path = f"/apis/apps/v1/namespaces/{space.name}/deployments/{deployment}"
+        labels: dict[str, str] = self._namespace.api.request("GET", path)["spec"]["selector"]["matchLabels"]
+        return labels
 
     @contextmanager
     def quota(self, hard: Mapping[str, str]) -> Iterator[Callable[[Mapping[str, str]], None]]:

@@ -62,6 +62,7 @@ class Elastic:
         burst: parameters of 35.9.1 for a burst that is noticed.
         calm: seconds after the last task within which it is small again.
         bounds: where the object is that has the bounds, and what it calls them; nothing where pods are not scaled.
+        measures: namespace and Deployments of what it looks with; nothing where pods are not scaled.
     """
 
     by: str
@@ -71,6 +72,7 @@ class Elastic:
     burst: Mapping[str, Any]
     calm: float
     bounds: tuple[str, ...] = ()
+    measures: tuple[str, ...] = ()
 
 
 def elastic_in(lab: Lab) -> Elastic:
@@ -84,6 +86,7 @@ def elastic_in(lab: Lab) -> Elastic:
             burst={"tasks": 12, "seconds": 12},
             calm=240,
             bounds=("/apis/keda.sh/v1alpha1", "scaledobjects", "minReplicaCount", "maxReplicaCount"),
+            measures=("keda", "keda-operator", "keda-metrics-apiserver"),
         )
     if lab.platform == "kubernetes" and "metrics-server" in lab.outputs["extras"]:
         return Elastic(
@@ -95,6 +98,7 @@ def elastic_in(lab: Lab) -> Elastic:
             burst={"tasks": 12, "seconds": 15, "computes": 0.5},
             calm=300,
             bounds=("/apis/autoscaling/v2", "horizontalpodautoscalers", "minReplicas", "maxReplicas"),
+            measures=("kube-system", "metrics-server"),
         )
     if lab.outputs.get("cluster", {}).get("kind") == "context":
         pytest.skip("needs an autoscaler, or processes of workers that this machine sees: add --with keda")

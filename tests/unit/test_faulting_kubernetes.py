@@ -101,13 +101,13 @@ def test_a_pod_on_its_way_out_is_a_stray() -> None:
     assert found.incarnation("metadata-database").id == ""
 
 
-def test_of_what_an_autoscaler_scales_there_may_be_none_or_several() -> None:
+def test_what_an_autoscaler_scales_changes_by_itself() -> None:
     scaled = {"name": "scheduler", "autoscaling": [0, 3]}
     groups = {"scheduler": [{**SERVICES["scheduler"][0], **scaled}]}
     two = Namespace(pod("airflow-scheduler-1", "u1"), pod("airflow-scheduler-2", "u2", created="2"))
     found = KubernetesServices(two, groups)  # type: ignore[arg-type]
-    assert found.states() == {"scheduler": "RUNNING"} and found.strays() == []
-    assert KubernetesServices(Namespace(), groups).states() == {}  # type: ignore[arg-type]
+    assert found.states() == {} and found.strays() == []
+    assert found.incarnation("scheduler").id == "u2/0"
 
 
 def test_where_processes_are_not_to_be_seen_the_pod_is_killed() -> None:
