@@ -19,7 +19,7 @@ from labs.cache import IMAGES, Tell, artefact, digest, environment
 from labs.errors import LabError, last_words
 from labs.paths import cache_root, make_private
 
-LEAST_GO = (1, 25)
+LEAST_GO = (1, 26)
 """Go that the modules ask for."""
 
 

@@ -64,12 +64,16 @@ RECIPES: Mapping[str, tuple[str, ...]] = {
     "haproxy": (),
     "versitygw": (),
     "metrics-server": (),
+    "keda": (),
+    "keda-adapter": (),
 }
 """Files of `images/` that the recipes of an image read, by image."""
 
 PROGRAMS: Mapping[str, Program] = {
     "versitygw": Program("versitygw", "github.com/versity/versitygw/cmd/versitygw"),
     "metrics-server": Program("node/metrics-server", "sigs.k8s.io/metrics-server/cmd/metrics-server"),
+    "keda": Program("node/keda", "github.com/kedacore/keda/v2/cmd/operator"),
+    "keda-adapter": Program("node/keda", "github.com/kedacore/keda/v2/cmd/adapter"),
 }
 """Programs that recipes from packages copy, by image and by the name of the file."""
 

@@ -28,8 +28,8 @@ Names = Annotated[list[str] | None, typer.Argument(metavar="[IMAGE]...", help="S
 def build(names: Names = None) -> None:
     """Build what is missing, from Debian, Python and Go packages alone.
 
-    What takes minutes, and not every lab needs, only by its name: `node`, of kind clusters, `versitygw` and
-    `metrics-server`.
+    What takes minutes, and not every lab needs, only by its name: `node`, of kind clusters, `versitygw`,
+    `metrics-server`, `keda` and `keda-adapter`.
     """
     _make(names, "packages")
 

@@ -101,6 +101,7 @@ class KubernetesServices:
         self._workloads = {replica["name"]: str(replica["workload"]) for replica in replicas}
         self._spaces = {replica["name"]: namespace.beside(str(replica["namespace"])) for replica in replicas}
         self._endpoints = {replica["name"]: sorted(replica["endpoints"].values()) for replica in replicas}
+        self._scaled = {replica["name"] for replica in replicas if "autoscaling" in replica}
         self._sizes: dict[str, int] = {}
 
     # -- looking
@@ -123,7 +124,8 @@ class KubernetesServices:
         return max(staying, key=lambda each: str(each["metadata"]["creationTimestamp"]), default=None)
 
     def states(self) -> dict[str, str]:
-        return {service: self._state(self._pod(service)) for service in self._workloads}
+        # how many there are of what an autoscaler scales, and which, changes by itself
+        return {each: self._state(self._pod(each)) for each in self._workloads if each not in self._scaled}
 
     @staticmethod
     def _state(pod: Object | None) -> str:
@@ -212,7 +214,7 @@ class KubernetesServices:
 
     def strays(self) -> list[str]:
         found = []
-        for service in self._workloads:
+        for service in set(self._workloads) - self._scaled:  # of those, several are no strays
             current = self._pod(service)
             for pod in self._pods(service):
                 if current is None or pod["metadata"]["uid"] != current["metadata"]["uid"]:
@@ -507,8 +509,8 @@ class ClusterFaults(Faults):
         space.api.request("POST", space.path("pods", f"{pod.name}/eviction"), body)
 
     @contextmanager
-    def drained(self, node: str, away: str) -> Iterator[Drain]:
-        """A node that is drained as `kubectl drain` does it, at a moment when a service elsewhere is just away.
+    def drained(self, node: str, away: str = "", notice: int = PATIENTLY) -> Iterator[Drain]:
+        """A node that is drained as `kubectl drain` does it; where one is named, when a service elsewhere is just away.
 
         The node takes no new pods, and those of the lab's services on it are evicted: one that a budget protects is
         asked for again and again. The block runs when all of them are gone from the node, and others are healthy in
@@ -516,21 +518,24 @@ class ClusterFaults(Faults):
 
         Args:
             away: a service that stands in for one on the node; its pod is deleted, and replaced by its Deployment.
+            notice: seconds that a pod is given to end what it does.
         """
         moved = self._cluster.on(node)
-        with self._fault(f"node {node} drained", *moved, away) as fault:
+        others = [away] if away else []
+        with self._fault(f"node {node} drained", *moved, *others) as fault:
             olds = [self._cluster.service_pod(service) for service in moved]
-            budget, drain = self._budget(away), Drain(fault)
+            budgets, drain = [self._budget(service) for service in others], Drain(fault)
             try:
                 self._take_pods(node, False)
-                self._end(fault, [self._cluster.service_pod(away)], self._delete)
+                self._end(fault, [self._cluster.service_pod(service) for service in others], self._delete)
                 with late_fails():
-                    self._wait_for_no_slack(budget)
-                    self._evict_all(olds, drain)
+                    for budget in budgets:
+                        self._wait_for_no_slack(budget)
+                    self._evict_all(olds, drain, notice)
                     self._wait_for_empty(node, olds)
                     fault.gone += olds
                     fault.since = time.time()
-                    self._recovered(fault, *moved, away)
+                    self._recovered(fault, *moved, *others)
                 fault.prove("landed", f"{len(olds)} pods were evicted from {node}, the last after {drain.last:.0f} s")
                 yield drain
             finally:
@@ -566,13 +571,13 @@ class ClusterFaults(Faults):
 
         until(used_up, what="the budget to be used up", timeout=20, interval=0.1)
 
-    def _evict_all(self, olds: Sequence[Incarnation], drain: Drain) -> None:
+    def _evict_all(self, olds: Sequence[Incarnation], drain: Drain, notice: int) -> None:
         left = list(olds)
 
         def evicted() -> tuple[bool | None, str]:
             for old in list(left):
                 try:
-                    self._evict(old.parts[0], PATIENTLY)
+                    self._evict(old.parts[0], notice)
                 except Refused as error:
                     if error.status != TOO_MANY:
                         raise
@@ -594,6 +599,42 @@ class ClusterFaults(Faults):
     def _is_back(self, node: str, services: Sequence[str]) -> tuple[bool | None, str]:
         elsewhere = sorted(set(services) - set(self._cluster.on(node)))
         return (None if elsewhere else True), f"{', '.join(elsewhere)} elsewhere"
+
+    @contextmanager
+    def add_on_lost(self, namespace: str, *deployments: str, back: Callable[[], tuple[Any, str]]) -> Iterator[Fault]:
+        """A cluster add-on whose Deployments, of one replica each, have none while the block runs.
+
+        Args:
+            back: probe of its working again.
+        """
+        space = self._namespace.beside(namespace)
+
+        def scale(replicas: int) -> None:
+            for each in deployments:
+                path = f"/apis/apps/v1/namespaces/{namespace}/deployments/{each}/scale"
+                space.patch(path, {"spec": {"replicas": replicas}})
+
+        def gone() -> tuple[str | None, str]:
+            labels = [self._selector(space, each) for each in deployments]
+            names = [pod["metadata"]["name"] for each in labels for pod in space.pods(**each)]
+            return (None if names else f"no pod of {', '.join(deployments)} is there"), ", ".join(names)
+
+        with self._fault(f"{', '.join(deployments)} lost") as fault:
+            try:
+                scale(0)
+                fault.prove("landed", until(gone, what=f"{', '.join(deployments)} to be gone", timeout=60))
+                yield fault
+                fault.prove("still gone at the end of the block", str(gone()[0]))
+            finally:
+                scale(1)
+                with late_fails():
+                    until(back, what=f"{', '.join(deployments)} to work again", timeout=240, interval=1)
+                fault.prove("the add-on is back", "it works")
+
+    def _selector(self, space: Namespace, deployment: str) -> dict[str, str]:
+        path = f"/apis/apps/v1/namespaces/{space.name}/deployments/{deployment}"
+        labels: dict[str, str] = self._namespace.api.request("GET", path)["spec"]["selector"]["matchLabels"]
+        return labels
 
     @contextmanager
     def quota(self, hard: Mapping[str, str]) -> Iterator[Callable[[Mapping[str, str]], None]]:

@@ -27,6 +27,7 @@ def _docker(_config: pulumi.Config, _lab: Lab) -> Platform:
 
 def _kubernetes(config: pulumi.Config, lab: Lab) -> Platform:
     from components.clusters.context import ContextCluster  # as does pulumi-kubernetes
+    from components.clusters.keda import Keda
     from components.clusters.kind import KindCluster
     from components.clusters.metrics_server import MetricsServer
     from components.platforms.kubernetes.platform import KubernetesPlatform
@@ -34,18 +35,22 @@ def _kubernetes(config: pulumi.Config, lab: Lab) -> Platform:
     from labs import images
 
     home, (kind, _, context) = run_directory(pulumi.get_stack()), check_cluster(config.get("cluster") or "kind")
-    measured = "metrics-server" in (config.get_object("extras") or ())
+    extras = config.get_object("extras") or ()
+    measured, counted = "metrics-server" in extras, "keda" in extras
     if kind == "context":
-        return KubernetesPlatform(
-            home, ContextCluster(context, spread=bool(lab.spares()), measured=measured), lab.spares()
-        )
+        theirs = ContextCluster(context, spread=bool(lab.spares()), measured=measured, counted=counted)
+        return KubernetesPlatform(home, theirs, lab.spares())
     dedicated = config.get_bool("dedicated") or False
     cluster = KindCluster(home, dedicated=dedicated, port=config.get_int("api_port"))
+    source, _ = images.chosen() if measured or counted else ("packages", "")
+
+    def image(name: str) -> pulumi.Output[str]:
+        return NodeImage(f"{name}-image", name, source, cluster.kubeconfig, cluster.nodes).reference
+
     if measured:
-        source, _ = images.chosen()
-        image = NodeImage("metrics-server-image", "metrics-server", source, cluster.kubeconfig, cluster.nodes)
-        MetricsServer(cluster.kubeconfig, image.reference)
-    return KubernetesPlatform(home, cluster, lab.spares())
+        MetricsServer(cluster.kubeconfig, image("metrics-server"))
+    counting = [Keda(cluster.kubeconfig, image("keda"), image("keda-adapter"))] if counted else []
+    return KubernetesPlatform(home, cluster, lab.spares(), counting)
 
 
 PLATFORMS: Mapping[str, Callable[[pulumi.Config, Lab], Platform]] = {

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from components.autoscaling import Autoscaling
 from components.workers import Site, Workers
 from labs.errors import UsageError, nearest
 
@@ -39,6 +40,7 @@ class Extra:
 
 EXTRAS: Mapping[str, Extra] = {
     "flower": Extra(executor="CeleryExecutor"),
+    "keda": Extra(executor="CeleryExecutor", platform="kubernetes"),
     "log-store": Extra(executor="KubernetesExecutor"),
     "metrics-server": Extra(platform="kubernetes"),
 }
@@ -46,6 +48,9 @@ EXTRAS: Mapping[str, Extra] = {
 
 ROLES = ("api-server", "scheduler", "dag-processor", "triggerer")
 """Services of Airflow itself, of which a lab may have several."""
+
+SCALABLE = "api-server"
+"""That of them whose number an autoscaler may change: whoever asks for one is served by any."""
 
 
 @dataclass(frozen=True)
@@ -63,13 +68,14 @@ class Lab:
         sites: edge sites by name.
         replicas: how many of each of `ROLES`; one of those that are not named.
         budgets: how many of a role with several a planned disruption must leave; all but one where nothing is said.
+        autoscaling: by group of workers, or `api-server`: how many of it an autoscaler keeps, instead of a number.
         pooled: whether PgBouncer shares out the database's connections, where the platform offers it.
         options: Airflow options by `section.key`, on top of the defaults.
         differs: by platform, fields of the lab that are otherwise there.
 
     Raises:
         UsageError: no executor, one that does not exist, or one that stands twice; replicas of no role, or none; a
-            budget for what there is one of, or one that is never met.
+            budget for what there is one of, or one that is never met; an autoscaler of nothing, or beside a number.
     """
 
     name: str
@@ -82,6 +88,7 @@ class Lab:
     sites: Mapping[str, Site] = field(default_factory=dict)
     replicas: Mapping[str, int] = field(default_factory=dict)
     budgets: Mapping[str, int] = field(default_factory=dict)
+    autoscaling: Mapping[str, Autoscaling] = field(default_factory=dict)
     pooled: bool = False
     options: Mapping[str, str] = field(default_factory=dict)
     differs: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
@@ -103,6 +110,16 @@ class Lab:
                 raise UsageError(f"replicas.{role}: {nearest(role, ROLES)}use {', '.join(ROLES)}")
             if not isinstance(count, int) or count < 1:
                 raise UsageError(f"replicas.{role} is {count}: it takes a number, 1 or more")
+        scalable = (*self.workers, SCALABLE)
+        for name in self.autoscaling:
+            if name not in scalable:
+                raise UsageError(f"autoscaling.{name}: {nearest(name, scalable)}use {', '.join(scalable)}")
+            number = f"replicas.{name}" if name == SCALABLE else f"workers.{name}.replicas"
+            count = self.count(name) if name == SCALABLE else self.workers[name].replicas
+            if count > 1:
+                raise UsageError(f"autoscaling.{name} and {number}={count} exclude each other: add {number}=1")
+            if self.autoscaling[name].by == "tasks":
+                self._check_owned(name)
         several = self._several()
         for role, least in self.budgets.items():
             if role not in several:
@@ -112,6 +129,18 @@ class Lab:
                 raise UsageError(
                     f"budgets.{role} is {least} of {several[role]}, with which no node could ever be drained: give 0 "
                     f"to {several[role] - 1}, or ask for more replicas"
+                )
+
+    def _check_owned(self, name: str) -> None:
+        """Tasks that an autoscaler counts are those of its workers and of no others."""
+        if name == SCALABLE:
+            raise UsageError(f"autoscaling.{name}.by is 'tasks', and an {name} runs none: use cpu")
+        for other, group in self.workers.items():
+            shared = set(group.queues) & set(self.workers[name].queues)
+            if other != name and shared:
+                raise UsageError(
+                    f"autoscaling.{name} counts tasks of the queue {min(shared)}, which workers.{other} serves, too: "
+                    f"nobody could tell whose they are; take it from one of them, or use autoscaling.{name}.by=cpu"
                 )
 
     def on(self, platform: str) -> Lab:
@@ -126,12 +155,19 @@ class Lab:
         """How many services of that role the lab has."""
         return self.replicas.get(role, 1)
 
+    def bounds(self, name: str) -> tuple[int, int]:
+        """How many services a role or a group of workers has at least, and at most."""
+        if name in self.autoscaling:
+            return self.autoscaling[name].least, self.autoscaling[name].most
+        count = self.workers[name].replicas if name in self.workers else self.count(name)
+        return count, count
+
     def _several(self) -> dict[str, int]:
         """The roles with services that stand in for one another, workers if all serve one queue, and how many."""
-        counts = {role: self.count(role) for role in ROLES}
+        counts = {role: self.bounds(role)[0] for role in ROLES}
         queues = [set(group.queues) for group in self.workers.values()]
         if queues and set.intersection(*queues):
-            counts["worker"] = sum(group.replicas for group in self.workers.values())
+            counts["worker"] = sum(self.bounds(name)[0] for name in self.workers)
         return {role: count for role, count in counts.items() if count > 1}
 
     def spares(self) -> dict[str, int]:
@@ -327,3 +363,8 @@ def check_runnable(lab: Lab, platform: str) -> None:
         raise UsageError("KubernetesExecutor needs the platform kubernetes: take it out of the executor list")
     if lab.budgets and platform != "kubernetes":
         raise UsageError("budgets are for the platform kubernetes: leave them out, or add --platform kubernetes")
+    if lab.autoscaling and platform != "kubernetes":
+        raise UsageError(
+            "autoscaling is for the platform kubernetes: add --platform kubernetes, or give "
+            "workers.NAME.autoscale=[MOST, LEAST], with which a worker itself has more or fewer processes"
+        )

@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
 import yaml
 
+from components.autoscaling import Autoscaling
 from components.workers import Site, Workers
 from labs.errors import UsageError, nearest
 from stacks.catalogue import EXTRAS, LABS, Lab
 
-SHAPE = ("executors", "workers", "sites", "replicas", "budgets")
+SHAPE = ("executors", "workers", "sites", "replicas", "budgets", "autoscaling")
 """What a configuration may change of a lab's data."""
 
-Group = TypeVar("Group", Workers, Site)
+Group = TypeVar("Group", Workers, Site, Autoscaling)
 
 
 def configured(lab: Lab, config: Mapping[str, Any]) -> Lab:
@@ -26,7 +27,7 @@ def configured(lab: Lab, config: Mapping[str, Any]) -> Lab:
     Args:
         config: `executors`, the list; `workers` and `sites`, what differs by name and field, as in
             `{"io": {"concurrency": 4}}`, where a new name makes a new group; `replicas`, how many by role; `budgets`,
-            how many of them a planned disruption must leave.
+            how many of them a planned disruption must leave; `autoscaling`, its bounds by name and field.
 
     Raises:
         UsageError: the lab could not run like that; names the value and what is accepted.
@@ -41,6 +42,7 @@ def configured(lab: Lab, config: Mapping[str, Any]) -> Lab:
         sites=_changed("sites", Site, lab.sites, config.get("sites", {})),
         replicas={**lab.replicas, **_mapping("replicas", config.get("replicas", {}), "ROLE")},
         budgets={**lab.budgets, **_mapping("budgets", config.get("budgets", {}), "ROLE")},
+        autoscaling=_changed("autoscaling", Autoscaling, lab.autoscaling, config.get("autoscaling", {})),
     )
     _check_served(changed, "CeleryExecutor", "workers", changed.workers)
     _check_served(changed, "EdgeExecutor", "sites", changed.sites)
@@ -64,7 +66,7 @@ def _changed(kind: str, make: type[Group], groups: Mapping[str, Group], changes:
             if key not in known:
                 raise UsageError(f"{where} has no {key!r}: {nearest(key, known)}use {', '.join(known)}")
         given: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
-        if name not in groups or "queues" in given:
+        if "queues" in known and (name not in groups or "queues" in given):
             given["queues"] = _listed(given.get("queues", ()))
             _check_queues(where, given["queues"])
         try:
@@ -100,11 +102,12 @@ def _check_served(lab: Lab, executor: str, kind: str, groups: Mapping[str, objec
         )
 
 
-def check_extras(lab: Lab, platform: str, extras: Iterable[str]) -> None:
-    """Check that the lab can have these extras on a platform.
+def check_extras(lab: Lab, platform: str, extras: Collection[str]) -> None:
+    """Check that the lab can have these extras on a platform, and lacks none.
 
     Raises:
-        UsageError: there is no such extra, or the lab lacks the executor or the platform that it belongs to.
+        UsageError: there is no such extra, the lab lacks the executor or the platform that it belongs to, or what an
+            autoscaler of the lab looks at is measured by an extra that was not asked for.
     """
     for name in extras:
         if name not in EXTRAS:
@@ -115,6 +118,11 @@ def check_extras(lab: Lab, platform: str, extras: Iterable[str]) -> None:
             raise UsageError(f"the extra {name} needs {extra.executor}, which the lab {lab.name} lacks: use {fitting}")
         if extra.platform and extra.platform != platform:
             raise UsageError(f"the extra {name} needs the platform {extra.platform}: add --platform {extra.platform}")
+    for name, scaling in lab.autoscaling.items():
+        if scaling.by == "cpu" and "metrics-server" not in extras:
+            raise UsageError(f"autoscaling.{name} looks at CPU, which nothing measures: add --with metrics-server")
+        if scaling.by == "tasks" and "keda" not in extras:
+            raise UsageError(f"autoscaling.{name} looks at tasks, which nothing counts: add --with keda")
 
 
 def read_template(path: Path) -> str:

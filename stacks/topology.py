@@ -55,12 +55,16 @@ def connections(lab: Lab, options: Mapping[str, str]) -> int:
     """How many connections to the metadata database the lab's services may hold at the same time.
 
     Each Airflow service that uses it has a pool; so has Celery's result backend, in each scheduler and with one for
-    each task that a worker runs at once.
+    each task that a worker runs at once. An autoscaler that counts tasks asks over one, and opens a new one before it
+    closes that.
     """
     pool = _number(options, "database.sql_alchemy_pool_size", 5)
     pool += _number(options, "database.sql_alchemy_max_overflow", 10)
-    slots = sum(group.replicas * group.slots for group in lab.workers.values())
-    return pool * sum(lab.count(role) for role in ROLES) + (slots + lab.count("scheduler") if slots else 0)
+    counting = 2 * sum(each.by == "tasks" for each in lab.autoscaling.values())
+    slots = sum(lab.bounds(name)[1] * group.slots for name, group in lab.workers.items())
+    return (
+        pool * sum(lab.bounds(role)[1] for role in ROLES) + counting + (slots + lab.count("scheduler") if slots else 0)
+    )
 
 
 def _number(options: Mapping[str, str], option: str, default: int) -> int:
@@ -132,7 +136,7 @@ def build(lab: Lab, platform: Platform, settings: Settings) -> dict[str, pulumi.
     coherent = airflow.coherence(["api-server", "scheduler", "dag-processor", "triggerer", "worker", "edge-worker"])
     direct = replace(airflow, database=database.url, async_database=None)  # a migration takes locks for its session
     migrated = MigrationJob("migration", MigrationJobArgs(direct, after=coherent)).resource
-    api_server = ApiServer("api-server", ApiServerArgs(airflow, after=migrated))
+    api_server = ApiServer("api-server", ApiServerArgs(airflow, migrated, lab.autoscaling.get(API.service)))
     scheduler = Scheduler("scheduler", SchedulerArgs(airflow, migrated, lab.count("scheduler")))
     dag_processor = DagProcessor("dag-processor", DagProcessorArgs(airflow, migrated, lab.count("dag-processor")))
     triggerer = Triggerer("triggerer", TriggererArgs(airflow, migrated, lab.count("triggerer")))
@@ -155,7 +159,7 @@ def build(lab: Lab, platform: Platform, settings: Settings) -> dict[str, pulumi.
     # tasks know one address of the API: without a load balancer, that of another server in each group of workers
     entrances = [airflow] if balanced else [replace(airflow, api=port) for port in api_servers]
     groups = [
-        CeleryWorkers(name, CeleryWorkersArgs(via, group, migrated))
+        CeleryWorkers(name, CeleryWorkersArgs(via, group, migrated, lab.autoscaling.get(name), database.url))
         for via, (name, group) in zip(cycle(entrances), lab.workers.items(), strict=False)
     ]
     if groups:

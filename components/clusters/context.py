@@ -13,6 +13,7 @@ import yaml
 from pulumi.dynamic import CreateResult, DiffResult, Resource, ResourceProvider, UpdateResult
 
 from components.clusters.base import check_spread, check_usable
+from components.clusters.keda import check_counted
 from components.clusters.metrics_server import check_measured
 from labs.cluster import cluster
 from labs.errors import LabError, UsageError, nearest
@@ -92,11 +93,13 @@ class _ContextProvider(ResourceProvider):
             check_spread(api, where)
         if props["measured"]:
             check_measured(api, where)
+        if props["counted"]:
+            check_counted(api, where)
         return CreateResult(context, {**props, "kubeconfig": kubeconfig, "nodes": []})
 
     def diff(self, _id: str, olds: Props, news: Props) -> DiffResult:
         return DiffResult(
-            changes=any(olds.get(key) != news[key] for key in ("context", "spread", "measured"))
+            changes=any(olds.get(key) != news[key] for key in ("context", "spread", "measured", "counted"))
             or olds["kubeconfig"] != read_context(news["context"], kubeconfig_files()),
             replaces=["context"] if olds["context"] != news["context"] else [],
         )
@@ -111,6 +114,7 @@ class ContextCluster(Resource, module="kubernetes", name="ContextCluster"):
     Args:
         spread: whether services are to be kept apart there, in zones.
         measured: whether it must have metrics-server.
+        counted: whether it must have KEDA.
 
     Attributes:
         kubeconfig: text, a secret.
@@ -123,8 +127,15 @@ class ContextCluster(Resource, module="kubernetes", name="ContextCluster"):
     nodes: pulumi.Output[Sequence[str]]
 
     def __init__(
-        self, context: str, *, spread: bool = False, measured: bool = False, opts: pulumi.ResourceOptions | None = None
+        self,
+        context: str,
+        *,
+        spread: bool = False,
+        measured: bool = False,
+        counted: bool = False,
+        opts: pulumi.ResourceOptions | None = None,
     ) -> None:
         hidden = pulumi.ResourceOptions(additional_secret_outputs=["kubeconfig"])
-        props = {"context": context, "spread": spread, "measured": measured, "kubeconfig": None, "nodes": None}
+        needed = {"spread": spread, "measured": measured, "counted": counted}
+        props = {"context": context, **needed, "kubeconfig": None, "nodes": None}
         super().__init__(_ContextProvider(), "cluster", props, pulumi.ResourceOptions.merge(hidden, opts))

@@ -1,32 +1,25 @@
 """metrics-server: what the pods and nodes of a cluster use, for `kubectl top` and HorizontalPodAutoscalers.
 
-All labs of a cluster share it. On a kind cluster it is applied, and stays until that goes; a cluster of the user's has
-it already, or no lab that asks for it. What somebody else has put there is used as it is.
 Source: https://kubernetes.io/docs/tasks/debug/debug-cluster/resource-metrics-pipeline/
 """
 
 from __future__ import annotations
 
-import contextlib
-from pathlib import Path
 from typing import Any
 
 import pulumi
-import yaml
 from pulumi.dynamic import CreateResult, DiffResult, Resource, ResourceProvider, UpdateResult
 
-from labs.cluster import MANAGER, Cluster, Object, Refused, cluster
-from labs.engines.kubernetes import apply, remove, wait_ready
-from labs.errors import LabError, UsageError
+from components.clusters import add_on
+from labs.cluster import Cluster, Object, Refused, cluster
+from labs.engines.kubernetes import wait_ready
+from labs.errors import UsageError
 from labs.waiting import until
 
 METRICS = "/apis/metrics.k8s.io/v1beta1"
 
 API_SERVICE = "/apis/apiregistration.k8s.io/v1/apiservices/v1beta1.metrics.k8s.io"
 """What makes a cluster's API server pass requests for `METRICS` on."""
-
-OURS = {"app.kubernetes.io/managed-by": MANAGER}
-"""Labels of what these labs have put into a cluster for all of them."""
 
 MEASURED = 120.0
 """Seconds until every node is measured: it takes two looks at each, 15 s apart."""
@@ -53,11 +46,7 @@ def check_measured(api: Cluster, where: str) -> None:
 
 def objects(image: str) -> list[Object]:
     """What is applied, in that order."""
-    text = Path(__file__).with_name("metrics-server.yaml").read_text().replace("IMAGE", image)
-    found = list(yaml.safe_load_all(text))
-    for each in found:
-        each["metadata"]["labels"] = {**each["metadata"].get("labels", {}), **OURS}
-    return found
+    return add_on.objects("metrics-server.yaml", {"IMAGE": image})
 
 
 def measured(api: Cluster) -> tuple[bool | None, str]:
@@ -72,25 +61,14 @@ def measured(api: Cluster) -> tuple[bool | None, str]:
 
 class _MetricsServerProvider(ResourceProvider):
     def create(self, props: Props) -> CreateResult:
-        api, image = cluster(props["kubeconfig"]), str(props["image"])
-        found = api.found(API_SERVICE)
-        made: list[Object] = []
-        try:
-            if found is None or _ours(found):
-                *parts, service = objects(image)
-                made += [apply(api, each) for each in parts]
-                for each in made:
-                    wait_ready(api, each)
-                # last: whoever answers the API server's first look is the one whom it asks from then on, and before
-                # nodes know the way to the pod that may be somebody outside of the cluster
-                made.append(apply(api, service))
-                wait_ready(api, made[-1])
+        api = cluster(props["kubeconfig"])
+
+        def works(made: list[Object]) -> None:
+            for each in made:
+                wait_ready(api, each)
             until(lambda: measured(api), what="metrics-server to measure every node", timeout=MEASURED, interval=1)
-        except BaseException:
-            for each in reversed(made if found is None else []):
-                with contextlib.suppress(LabError):
-                    remove(api, each)
-            raise
+
+        add_on.install(api, API_SERVICE, objects(str(props["image"])), works)
         return CreateResult("metrics-server", props)
 
     def diff(self, _id: str, olds: Props, news: Props) -> DiffResult:
@@ -99,10 +77,6 @@ class _MetricsServerProvider(ResourceProvider):
 
     def update(self, _id: str, _olds: Props, news: Props) -> UpdateResult:
         return UpdateResult(self.create(news).outs)
-
-
-def _ours(found: Object) -> bool:
-    return OURS.items() <= (found["metadata"].get("labels") or {}).items()
 
 
 class MetricsServer(Resource, module="kubernetes", name="MetricsServer"):

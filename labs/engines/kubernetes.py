@@ -30,7 +30,7 @@ TIMEOUT = 600.0
 """Seconds until an object must be ready, as in pulumi-kubernetes."""
 
 GONE = 120.0
-"""Seconds until what was deleted must be gone."""
+"""Seconds until what was deleted must be gone, beside those that its pods are given to end."""
 
 IMMUTABLE: Mapping[str, tuple[str, ...]] = {
     "Job": ("spec",),
@@ -255,7 +255,8 @@ def remove(api: Cluster, found: Object) -> None:
         remaining = api.items(pods[0], **pods[1]) if pods and found["kind"] != "Namespace" else []
         return (None if remaining else True), f"{len(remaining)} of its pods are there"
 
-    until(gone, what=f"the {_told(found)} to be gone", timeout=GONE, interval=0.2)
+    given = _at(found, "spec.template.spec.terminationGracePeriodSeconds") or 0
+    until(gone, what=f"the {_told(found)} to be gone", timeout=GONE + given, interval=0.2)
 
 
 def _release(api: Cluster, claim: Object) -> None:
@@ -432,6 +433,13 @@ def _served(_api: Cluster, found: Object) -> Seen:
     return (True if available.get("status") == "True" else None), str(available.get("message", "not looked at yet"))
 
 
+def _scaled_object(_api: Cluster, found: Object) -> Seen:
+    """KEDA has found its target, and has asked what it is to count."""
+    conditions = {each["type"]: each for each in found.get("status", {}).get("conditions", ())}
+    ready = conditions.get("Ready", {})
+    return (True if ready.get("status") == "True" else None), str(ready.get("message", "not looked at yet"))
+
+
 READY: Mapping[str, Callable[[Cluster, Object], Seen]] = {
     "Deployment": _deployment,
     "StatefulSet": _stateful_set,
@@ -443,5 +451,6 @@ READY: Mapping[str, Callable[[Cluster, Object], Seen]] = {
     "Namespace": _namespace,
     "CustomResourceDefinition": _definition,
     "APIService": _served,
+    "ScaledObject": _scaled_object,
 }
 """How to see that an object of a kind is ready; of the others it is enough that they are there."""

@@ -14,7 +14,10 @@ from tests.lab.mutations import MUTATIONS, Mutation
 
 pytestmark = [pytest.mark.long, pytest.mark.usefixtures("node_image_is_there")]
 
-TARGETS = ("kubernetes", "edge-kubernetes", "multi-kubernetes", "ha-kubernetes")
+TARGETS = ("kubernetes", "celery-kubernetes", "edge-kubernetes", "multi-kubernetes", "ha-kubernetes")
+
+EXTRAS = {"kubernetes": ("--with", "log-store"), "celery-kubernetes": ("--with", "keda")}
+"""By target, what its verifiers look at beside the lab."""
 
 
 def lab(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -27,8 +30,7 @@ def lab(*arguments: str) -> subprocess.CompletedProcess[str]:
 def up(request: pytest.FixtureRequest) -> Iterator[Lab]:
     """The lab of that name, up, with all that its verifiers can look at; taken down at the end."""
     name = f"t-{request.param}"
-    extras = ("--with", "log-store") if request.param == "kubernetes" else ()
-    done = lab("up", request.param, "--name", name, *extras)
+    done = lab("up", request.param, "--name", name, *EXTRAS.get(request.param, ()))
     assert done.returncode == 0, done.stderr
     yield Lab.of(name)
     done = lab("down", name)

@@ -247,6 +247,13 @@ EDITS: Mapping[str, tuple[str, str]] = {
         '@task(queue="heavy_compute")\n    def reads_a_file(',
         '@task(queue="io_bound")\n    def reads_a_file(',
     ),
+    # a pool of any size has one process at work
+    "35_09_01_executor_scaling": ("begins = min(busy_until)", "begins = busy_until[0]"),
+    # the fastest plan is taken, whatever it costs
+    "35_09_05_cost_optimization": (
+        'min(in_time, key=lambda plan: plan["cost"])',
+        'min(in_time, key=lambda plan: plan["took"])',
+    ),
     # pods differ from what their tasks ask for
     "35_04_03_executor_config_pod": ("image=image, resources=resources, env=", "image=image, env="),
     "35_04_04_resource_requests_limits": ("limits=wanted[1]) if wanted", 'limits={"memory": "1Gi"}) if wanted'),
@@ -511,6 +518,20 @@ _CELERY = (
         "no-worker-holds-more-than-it-runs",
         {"test_what_a_slow_worker_holds": r"last state: \{'waiting': 4, 'held': 2, 'slow': 1, 'fast': 1\}"},
         _environment("heavy-1", {"AIRFLOW__CELERY__WORKER_PREFETCH_MULTIPLIER": "1"}),
+    ),
+)
+
+_PERFORMANCE = {
+    "test_35_09_01": r"a pool of [24] takes [24] rounds, not",
+    "test_35_09_05": r"4 on demand is taken, but one in time costs 12\.0",
+}
+"""What is to be said where the DAGs of 35.9 are edited."""
+
+_SCALING = (
+    Mutation(
+        "pools-and-plans-are-worked-out-wrongly",
+        _PERFORMANCE,
+        _edits("35_09_01_executor_scaling", "35_09_05_cost_optimization"),
     ),
 )
 
@@ -827,6 +848,40 @@ _HA_IN_PODS = (
     ),
 )
 
+
+@contextmanager
+def _workers_end_at_once(lab: Lab) -> Iterator[None]:
+    """Workers that an autoscaler scales have one second to end what they run, as soon as there are such workers."""
+    from labs.cluster import Refused
+    from scenarios.pods import Namespace
+
+    namespace = Namespace(lab.outputs)
+    path = f"/apis/apps/v1/namespaces/{namespace.name}/deployments/airflow-compute"
+    hasty = {"spec": {"template": {"spec": {"terminationGracePeriodSeconds": 1}}}}
+
+    def watch(over: threading.Event) -> None:
+        while not over.wait(0.5):
+            with suppress(Refused):  # there is none yet
+                namespace.patch(path, hasty)
+                return
+
+    with _meanwhile(watch):
+        yield
+
+
+_CELERY_IN_PODS = (
+    Mutation(
+        "pools-and-plans-are-worked-out-wrongly",
+        _PERFORMANCE,
+        partial(_edited_in_pods, ("35_09_01_executor_scaling", "35_09_05_cost_optimization")),
+    ),
+    Mutation(
+        "a-worker-is-not-given-its-time",
+        {"test_a_worker_that_goes": r"went after \d+ s, with its task|waited 180 s for 2 workers to be told to go"},
+        _workers_end_at_once,
+    ),
+)
+
 _MULTI_IN_PODS = (
     Mutation(
         "tasks-choose-other-executors-than-pods",
@@ -851,13 +906,14 @@ _EDGE_IN_PODS = (
 
 MUTATIONS: Mapping[str, tuple[Mutation, ...]] = {
     "local": _LOCAL,
-    "celery": (*_CELERY, *_DEBUGGING),
+    "celery": (*_CELERY, *_DEBUGGING, *_SCALING),
     "edge": _EDGE,
     "multi": _MULTI,
     "ha": _HA,
     "kubernetes": _KUBERNETES,
     "docker": _DOCKER,
     "celery-docker": _CELERY_DOCKER,
+    "celery-kubernetes": _CELERY_IN_PODS,
     "edge-docker": _EDGE_DOCKER,
     "edge-kubernetes": _EDGE_IN_PODS,
     "multi-kubernetes": _MULTI_IN_PODS,

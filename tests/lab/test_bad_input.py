@@ -236,6 +236,29 @@ def test_an_option_without_section_or_value_is_refused(lab: RunLab, name: str, o
             ["--set", "celery.broker_url=redis://:hidden@h:1"],
             "--set celery.broker_url: the lab sets that itself",
         ),
+        (
+            "celery",
+            ["--config", "autoscaling.compute.most=3"],
+            "autoscaling is for the platform kubernetes: add --plat",
+        ),
+        (
+            "celery",
+            ["--platform", "kubernetes", "--config", "autoscaling.compute.most=3"],
+            "autoscaling.compute looks at CPU, which nothing measures: add --with metrics-server",
+        ),
+        (
+            "celery",
+            [
+                *("--platform", "kubernetes", "--config", "autoscaling.compute.most=3"),
+                *("--config", "autoscaling.compute.by=tasks"),
+            ],
+            "autoscaling.compute looks at tasks, which nothing counts: add --with keda",
+        ),
+        (
+            "celery",
+            ["--config", "autoscaling.compute.most=1", "--config", "autoscaling.compute.least=2"],
+            "autoscaling.compute.least is 2, more than the 1 of autoscaling.compute.most: give less, or more",
+        ),
         ("celery", ["--config", "replicas.scheduler=3"], "to the metadata database, which serves 97: ask for fewer"),
         ("local", ["--set", "database.sql_alchemy_pool_size=many"], "it takes a whole number, as 5"),
     ],

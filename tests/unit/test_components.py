@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import configparser
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 import yaml
 
 from components.airflow import check_coherence, read_by, settings_file, variable, version
+from components.celery_workers import EXECUTOR, count_of_tasks
 from components.dag_folder import section_folders
 from components.database import CONNECTIONS, RESERVED, check_connections, check_url
 from components.platforms.process import resources
@@ -85,6 +88,8 @@ def test_more_schedulers_than_the_database_can_serve_are_refused() -> None:
     lab = configured(LABS["ha"], {"replicas": {"scheduler": 4}})
     with pytest.raises(UsageError, match="may open 108 connections to the metadata database, which serves 97: ask for"):
         check_connections(connections(lab, lab.options), CONNECTIONS - RESERVED)
+    scaled = configured(LABS["celery"], {"autoscaling": {"api-server": {"most": 3}}})
+    assert connections(scaled, lab.options) - connections(LABS["celery"], lab.options) == 2 * (5 + 5)
     smaller = {**lab.options, "database.sql_alchemy_max_overflow": "0"}
     check_connections(connections(lab, smaller), CONNECTIONS - RESERVED)
 
@@ -98,6 +103,36 @@ def test_workers_without_a_redis_are_refused_before_anything_is_made(
     with pytest.raises(UsageError, match=r"celery needs Redis, and this machine has no redis-server .*: install"):
         outputs_of("celery", "process", pretender, tmp_path / "engine")
     assert not pretender.made
+
+
+TASKS = (
+    ("queued", "default", None),
+    ("running", "default", None),
+    ("success", "default", None),
+    ("queued", "other", None),
+    ("queued", "default", "celery"),
+    ("queued", "default", "CeleryExecutor"),
+    ("running", "default", EXECUTOR),
+    ("running", "default", "edge"),
+    ("queued", "default", "KubernetesExecutor"),
+)
+"""State, queue and executor of task instances."""
+
+
+@pytest.mark.parametrize(
+    ("executors", "found"),
+    [
+        (["CeleryExecutor"], 4),
+        (["celery:CeleryExecutor", "KubernetesExecutor", f"edge:{EDGE}"], 5),
+        (["LocalExecutor", "celery:CeleryExecutor"], 3),
+        ([f"celery:{EXECUTOR}", "KubernetesExecutor"], 5),
+    ],
+)
+def test_the_tasks_that_are_counted_are_those_of_its_executor_and_queues(executors: list[str], found: int) -> None:
+    with closing(sqlite3.connect(":memory:")) as database:
+        database.execute("CREATE TABLE task_instance (state, queue, executor)")
+        database.executemany("INSERT INTO task_instance VALUES (?, ?, ?)", TASKS)
+        assert database.execute(count_of_tasks(executors, ["default", "it's"])).fetchone() == (found,)
 
 
 @pytest.mark.parametrize("lab", LABS.values(), ids=lambda lab: lab.name)

@@ -82,6 +82,49 @@ def test_another_executor_brings_its_workers() -> None:
         ),
         ("ha", ["budgets.schedular=1"], r"budgets.schedular: ha has not several of it: did you mean scheduler\?"),
         ("local", ["budgets.scheduler=1"], r"budgets.scheduler: local has not several of it: there are several of no"),
+        ("celery", ["autoscaling.compute.most=0"], r"autoscaling.compute.most is 0: it takes a number, 1 or more"),
+        ("celery", ["autoscaling.compute.least=2"], r"autoscaling.compute.most is 0: it takes a number, 1 or more"),
+        (
+            "celery",
+            ["autoscaling.compute.most=2", "autoscaling.compute.least=3"],
+            r"autoscaling.compute.least is 3, more than the 2 of autoscaling.compute.most: give less, or more",
+        ),
+        (
+            "celery",
+            ["autoscaling.compute.most=2", "autoscaling.compute.by=memory"],
+            r"by is 'memory': use cpu or tasks",
+        ),
+        (
+            "celery",
+            ["autoscaling.compute.most=2", "autoscaling.compute.least=0"],
+            r"autoscaling.compute.least is 0: it takes a number, 1 or more",
+        ),
+        (
+            "celery",
+            ["autoscaling.compute.most=2", "autoscaling.compute.by=tasks", "workers.io.queues=io_bound,compute"],
+            r"counts tasks of the queue compute, which workers.io serves, too: nobody could tell whose they are; take",
+        ),
+        (
+            "celery",
+            ["autoscaling.api-server.most=2", "autoscaling.api-server.by=tasks"],
+            r"autoscaling.api-server.by is 'tasks', and an api-server runs none: use cpu",
+        ),
+        ("celery", ["autoscaling.compute.mots=2"], r"autoscaling.compute has no 'mots': did you mean most\?"),
+        (
+            "celery",
+            ["autoscaling.compte.most=2"],
+            r"autoscaling.compte: did you mean compute\? use default, heavy, io, compute, api-server",
+        ),
+        (
+            "celery",
+            ["autoscaling.io.most=2", "workers.io.replicas=2"],
+            r"autoscaling.io and workers.io.replicas=2 exclude each other: add workers.io.replicas=1",
+        ),
+        (
+            "ha",
+            ["autoscaling.api-server.most=3"],
+            r"autoscaling.api-server and replicas.api-server=2 exclude each other: add replicas.api-server=1",
+        ),
         ("celery", ["workers.io.concurrency"], r"--config workers.io.concurrency: write PATH=VALUE"),
         ("celery", ["workers.io.queues=[a"], r"--config workers.io.queues=\[a: write PATH=VALUE"),
     ],
@@ -99,6 +142,33 @@ def test_what_stands_in_for_one_another_is_kept_but_for_one() -> None:
     assert shaped("celery", "replicas.scheduler=3").spares() == {"scheduler": 2}
     with pytest.raises(UsageError, match="budgets are for the platform kubernetes"):
         check_runnable(shaped("ha", "budgets.scheduler=0"), "docker")
+
+
+def test_an_autoscaler_has_what_it_looks_at_and_where_it_runs() -> None:
+    lab = shaped("celery", "autoscaling.compute.most=3")
+    assert lab.bounds("compute") == (1, 3) and lab.bounds("io") == lab.bounds("api-server") == (1, 1)
+    check_runnable(lab, "kubernetes")
+    check_extras(lab, "kubernetes", ["metrics-server"])
+    with pytest.raises(
+        UsageError, match=r"autoscaling is for the platform kubernetes: add --platform kubernetes, or g"
+    ):
+        check_runnable(lab, "process")
+    with pytest.raises(UsageError, match=r"autoscaling.compute looks at CPU, which nothing measures: add --with metri"):
+        check_extras(lab, "kubernetes", [])
+
+
+def test_an_autoscaler_of_tasks_may_keep_none_and_has_who_counts_them() -> None:
+    lab = shaped("celery", *(f"autoscaling.compute.{pair}" for pair in ("most=3", "least=0", "by=tasks")))
+    assert lab.bounds("compute") == (0, 3)
+    check_extras(lab, "kubernetes", ["keda"])
+    with pytest.raises(UsageError, match=r"autoscaling.compute looks at tasks, which nothing counts: add --with keda"):
+        check_extras(lab, "kubernetes", ["metrics-server"])
+
+
+def test_an_autoscaler_counts_for_what_it_keeps_at_least() -> None:
+    lab = shaped("celery", "autoscaling.api-server.most=4", "autoscaling.api-server.least=2")
+    assert lab.spares() == {"api-server": 1}
+    assert shaped("ha", "autoscaling.zone-a.most=4").spares()["worker"] == 1
 
 
 @pytest.mark.parametrize("option", ["core.executor", "celery.broker_url", "database.sql_alchemy_conn"])

@@ -101,6 +101,15 @@ def test_a_pod_on_its_way_out_is_a_stray() -> None:
     assert found.incarnation("metadata-database").id == ""
 
 
+def test_what_an_autoscaler_scales_changes_by_itself() -> None:
+    scaled = {"name": "scheduler", "autoscaling": [0, 3]}
+    groups = {"scheduler": [{**SERVICES["scheduler"][0], **scaled}]}
+    two = Namespace(pod("airflow-scheduler-1", "u1"), pod("airflow-scheduler-2", "u2", created="2"))
+    found = KubernetesServices(two, groups)  # type: ignore[arg-type]
+    assert found.states() == {} and found.strays() == []
+    assert found.incarnation("scheduler").id == "u2/0"
+
+
 def test_where_processes_are_not_to_be_seen_the_pod_is_killed() -> None:
     found, namespace = services(pod("airflow-scheduler-1", "u1"))
     old = found.incarnation("scheduler")
@@ -180,7 +189,7 @@ def evicting(*statuses: int) -> tuple[Drain, list[Any]]:
     namespace = Budgeted(*statuses)
     faults = ClusterFaults(namespace, KubernetesServices(namespace, {}), None, None)  # type: ignore[arg-type]
     drain, old = Drain(Fault("drained", at=1.0)), Incarnation("api-server-2", "u/0", (Pod("p", "airflow-t", "u", 0),))
-    faults._evict_all([old], drain)
+    faults._evict_all([old], drain, 60)
     return drain, namespace.done
 
 

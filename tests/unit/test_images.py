@@ -83,7 +83,7 @@ def there(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
 
 @pytest.mark.parametrize("source", images.FOLDERS)
 def test_every_image_of_a_platform_has_a_recipe_of_files_that_are_there(source: images.Source) -> None:
-    of_clusters = {"metrics-server"}
+    of_clusters = {"metrics-server", "keda", "keda-adapter"}
     assert set(images.RECIPES) - of_clusters == set(Image.__args__)  # type: ignore[attr-defined]
     for name, files in images.RECIPES.items():
         assert all((IMAGES / file).is_file() for file in files)
@@ -102,6 +102,12 @@ def test_the_pulled_image_has_the_airflow_of_the_lock() -> None:
 def test_the_pulled_metrics_server_is_of_the_release_that_is_built() -> None:
     (version,) = re.findall(r"metrics-server (v\S+)", (IMAGES / "node" / "metrics-server" / "go.mod").read_text())
     assert images._begins("metrics-server").endswith(f"/mirrored-metrics-server:{version}")
+
+
+def test_the_pulled_keda_is_of_the_release_that_is_built() -> None:
+    (version,) = re.findall(r"require github.com/kedacore/keda/v2 v(\S+)", (IMAGES / "node/keda/go.mod").read_text())
+    assert images._begins("keda") == f"ghcr.io/kedacore/keda:{version}"
+    assert images._begins("keda-adapter") == f"ghcr.io/kedacore/keda-metrics-apiserver:{version}"
 
 
 def references(source: images.Source) -> dict[str, str]:

@@ -15,6 +15,7 @@ import yaml
 
 from components.airflow import variable
 from components.log_store import OPTIONS
+from components.platforms.kubernetes import resources
 from components.platforms.kubernetes.names import SERVICE
 from components.platforms.kubernetes.platform import CLUSTER_WIDE, REACHES
 from components.platforms.kubernetes.pods import entry, probes
@@ -23,6 +24,7 @@ from labs.cluster import OWNER
 from labs.engines.base import PROJECT
 from labs.engines.kubernetes import ObjectProvider
 from labs.engines.values import Values, plain_outputs
+from labs.errors import LabError
 from stacks.configuration import unknown_field
 from tests.unit.pretending import Pretender, outputs_of
 
@@ -77,9 +79,10 @@ class Declared:
     outputs: dict[str, Any]
 
 
-def declare(lab: str, folder: Path, *extras: str, cluster: str = "kind") -> Declared:
+def declare(lab: str, folder: Path, *extras: str, cluster: str = "kind", **shape: Any) -> Declared:
     pretender = Objects()
-    return Declared(pretender, outputs_of(lab, "kubernetes", pretender, folder, extras, cluster=cluster))
+    more = {"cluster": cluster, **{key: json.dumps(value) for key, value in shape.items()}}
+    return Declared(pretender, outputs_of(lab, "kubernetes", pretender, folder, extras, **more))
 
 
 @pytest.fixture(scope="module")
@@ -364,6 +367,132 @@ def test_a_kind_cluster_gets_the_add_on_that_is_asked_for(tmp_path: Path) -> Non
     assert lab.outputs["extras"] == ["metrics-server"] and lab.outputs["cluster"]["kind"] == "kind"
 
 
+@pytest.fixture(scope="module")
+def scaled(tmp_path_factory: pytest.TempPathFactory) -> Declared:
+    """The lab of the CeleryExecutor with autoscalers."""
+    bounds = {"compute": {"most": 3, "cpu": 300, "longest": 240}, "api-server": {"least": 2, "most": 2}}
+    return declare("celery", tmp_path_factory.mktemp("engine"), "metrics-server", autoscaling=bounds)
+
+
+def test_an_autoscaler_keeps_workers_by_their_cpu(scaled: Declared) -> None:
+    scalers = {name: each["spec"] for name, each in scaled.pretender.objects("HorizontalPodAutoscaler")}
+    assert set(scalers) == {"airflow-compute", "airflow-api-server"}
+    spec = scalers["airflow-compute"]
+    assert spec["scaleTargetRef"] == {"apiVersion": "apps/v1", "kind": "Deployment", "name": "airflow-compute"}
+    assert (spec["minReplicas"], spec["maxReplicas"]) == (1, 3)
+    (metric,) = spec["metrics"]
+    assert metric["resource"] == {"name": "cpu", "target": {"type": "AverageValue", "averageValue": "300m"}}
+    assert (scalers["airflow-api-server"]["minReplicas"], scalers["airflow-api-server"]["maxReplicas"]) == (2, 2)
+
+
+def test_nobody_else_says_how_many_replicas_there_are(scaled: Declared) -> None:
+    numbers = {name: each["spec"].get("replicas") for name, each in scaled.pretender.objects("Deployment")}
+    assert {name for name, number in numbers.items() if number is None} == {"airflow-compute", "airflow-api-server"}
+    assert {number for number in numbers.values() if number is not None} == {1}
+
+
+def test_each_of_them_is_told_apart_and_has_time_to_end(scaled: Declared) -> None:
+    pods = dict(scaled.pretender.pods())
+    assert "airflow-compute-1" not in pods
+    spec = pods["airflow-compute"]["spec"]
+    assert "hostname" not in spec, "all of them would be called the same"
+    assert spec["terminationGracePeriodSeconds"] == 240
+    assert "compute@%h" in spec["containers"][0]["args"]
+    assert pods["airflow-io-1"]["spec"]["hostname"] == "io-1"
+    facts = {each["name"]: each.get("autoscaling") for each in scaled.outputs["services"]["worker"]}
+    assert facts == {"default-1": None, "heavy-1": None, "io-1": None, "compute": [1, 3]}
+    budgets = dict(scaled.pretender.objects("PodDisruptionBudget"))
+    assert budgets["airflow-api-server-pdb"]["spec"]["minAvailable"] == 1
+
+
+@pytest.fixture(scope="module")
+def counted(tmp_path_factory: pytest.TempPathFactory) -> Declared:
+    """The lab with several executors, whose Celery workers are scaled by their tasks."""
+    bounds = {"default": {"most": 3, "least": 0, "by": "tasks"}}
+    return declare("multi", tmp_path_factory.mktemp("engine"), "keda", autoscaling=bounds)
+
+
+def test_keda_is_told_what_to_count_and_where(counted: Declared) -> None:
+    (spec,) = [each["spec"] for _, each in counted.pretender.objects("ScaledObject")]
+    assert spec["scaleTargetRef"]["name"] == "airflow-default"
+    assert (spec["minReplicaCount"], spec["maxReplicaCount"]) == (0, 3)
+    (trigger,) = spec["triggers"]
+    assert trigger["type"] == "postgresql" and trigger["metadata"]["targetQueryValue"] == "2"
+    assert trigger["authenticationRef"] == {"name": "airflow-default"}
+    ((name, login),) = counted.pretender.objects("TriggerAuthentication")
+    assert name == "airflow-default"
+    (reference,) = login["spec"]["secretTargetRef"]
+    secrets = dict(counted.pretender.objects("Secret"))
+    text = base64.b64decode(secrets[reference["name"]]["data"][reference["key"]]).decode()
+    host = "airflow-postgresql.airflow-multi-declared.svc.cluster.local"
+    assert text == f"postgresql://airflow:hidden-database_password@{host}:5432/airflow"
+    assert not list(counted.pretender.objects("HorizontalPodAutoscaler")), "KEDA makes that itself"
+    assert "replicas" not in dict(counted.pretender.objects("Deployment"))["airflow-default"]["spec"]
+
+
+def test_keda_reaches_the_database_and_nothing_else(counted: Declared) -> None:
+    policies = {name: each["spec"] for name, each in counted.pretender.objects("NetworkPolicy")}
+    (rule,) = policies["airflow-postgresql-counted"]["ingress"]
+    assert rule["ports"] == [{"protocol": "TCP", "port": 5432}]
+    assert rule["from"] == [{"namespaceSelector": {}, "podSelector": {"matchLabels": {"app": "keda-operator"}}}]
+    pods = dict(counted.pretender.pods())
+    assert policies["airflow-postgresql-counted"]["podSelector"]["matchLabels"].items() <= (
+        pods["airflow-postgresql"]["metadata"]["labels"].items()
+    )
+    assert counted.pretender.made["Keda", "keda"]["adapter"] == "airflow-executor-labs/keda-adapter:abc"
+
+
+def test_in_a_cluster_of_the_users_keda_is_there_already(tmp_path: Path) -> None:
+    lab = declare("celery", tmp_path, "keda", cluster="context:theirs")
+    assert lab.pretender.made["ContextCluster", "cluster"]["counted"] is True
+    assert ("Keda", "keda") not in lab.pretender.made
+
+
+class Pods:
+    """A cluster with these pods, whose logs say what they must."""
+
+    def __init__(self, *pods: dict[str, Any]) -> None:
+        self.pods = pods
+
+    def items(self, _path: str, **_: Any) -> list[dict[str, Any]]:
+        return list(self.pods)
+
+    def text(self, *_: Any, **__: Any) -> str:
+        return "compute@airflow-compute-1 ready"
+
+
+def worker(uid: str, *, ready: bool, created: str) -> dict[str, Any]:
+    status = {"name": "base", "ready": ready, "restartCount": 0, "state": {}}
+    metadata = {"name": f"airflow-compute-{uid}", "uid": uid, "creationTimestamp": created}
+    return {"metadata": metadata, "status": {"containerStatuses": [status]}}
+
+
+OLD, NEW = worker("old", ready=True, created="1"), worker("new", ready=False, created="2")
+
+
+@pytest.mark.parametrize(("pods", "uid"), [((), ""), ((OLD,), "old"), ((OLD, NEW), "old")])
+def test_of_workers_that_are_scaled_there_may_be_any_number(
+    monkeypatch: pytest.MonkeyPatch, pods: tuple[dict[str, Any], ...], uid: str
+) -> None:
+    monkeypatch.setattr(resources, "cluster", lambda _kubeconfig: Pods(*pods))
+    props = {
+        **dict.fromkeys(("kubeconfig", "template", "selector"), "x"),
+        "name": "compute",
+        "namespace": "t",
+        "container": "base",
+        "log": r"compute@\S+ ready",
+        "timeout": 0,
+    }
+    provider = resources._ServicePodProvider()
+    made = provider.create({**props, "scaled": True}).outs
+    assert made["uid"] == uid
+    monkeypatch.setattr(resources, "cluster", lambda _kubeconfig: Pods(NEW))
+    assert not provider.diff("", made, {**props, "scaled": True}).changes, "its autoscaler has changed them"
+    assert provider.diff("", {**made, "scaled": False}, {**props, "scaled": False}).changes
+    with pytest.raises(LabError, match="waited 0 s for compute to be ready"):
+        provider.create({**props, "scaled": False})
+
+
 SEVERAL = ("api-server", "scheduler", "dag-processor", "triggerer", "worker")
 
 
@@ -405,6 +534,13 @@ def test_what_there_are_several_of_is_spread_over_zones(doubled: Declared) -> No
         assert ("affinity" in spec) == (labels["component"] == "worker")
     (wish,) = dict(doubled.pretender.pods())["airflow-zone-b-1"]["spec"]["affinity"]["nodeAffinity"].values()
     assert wish[0]["preference"]["matchExpressions"][0]["values"] == ["b"]
+
+
+def test_a_worker_with_a_zone_goes_where_nothing_else_does(tmp_path: Path) -> None:
+    lab = declare("celery", tmp_path, workers={"compute": {"zone": "b"}})
+    pods = {name: pod["spec"] for name, pod in lab.pretender.pods()}
+    assert {name for name, spec in pods.items() if "tolerations" in spec} == {"airflow-compute-1"}
+    assert "affinity" in pods["airflow-compute-1"] and "topologySpreadConstraints" not in pods["airflow-compute-1"]
 
 
 def test_services_go_before_workers(doubled: Declared) -> None:

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from components.clusters import metrics_server
-from components.clusters.metrics_server import API_SERVICE, METRICS, OURS, _MetricsServerProvider, objects
+from components.clusters.add_on import OURS
+from components.clusters.metrics_server import API_SERVICE, METRICS, _MetricsServerProvider, objects
 from labs.cluster import Object, Refused
 from labs.engines import kubernetes as handlers
 from labs.errors import LabError

@@ -16,6 +16,7 @@ FAULTS = sorted(file.stem for file in (ROOT / "scenarios" / "faults").glob("test
 BROKEN = {part for mutations in MUTATIONS.values() for mutation in mutations for part in mutation.scenarios}
 
 NOT_ON_PROCESSES = {
+    "test_autoscaler_blind",
     "test_database_pod_deleted",
     "test_image_missing",
     "test_kubernetes_api_silent",

@@ -48,13 +48,13 @@ def inspect(outputs: Mapping[str, Any]) -> list[ServiceState]:
     """The state of each service; the memory is what its cluster measures, 0 where nothing does."""
     api, namespaces = _cluster(outputs)
     pods, used = _pods(api, namespaces), _usage(api, namespaces)
-    replicas = [replica["name"] for group in outputs["services"].values() for replica in group]
-    return [_state(name, pods.get(name), used) for name in replicas]
+    replicas = [replica for group in outputs["services"].values() for replica in group]
+    return [_state(each["name"], pods.get(each["name"]), used, "autoscaling" in each) for each in replicas]
 
 
-def _state(name: str, pod: Object | None, used: Mapping[str, int]) -> ServiceState:
+def _state(name: str, pod: Object | None, used: Mapping[str, int], scaled: bool) -> ServiceState:
     if pod is None:
-        return ServiceState(name, "UNKNOWN", 0, 0.0, 0, 0)
+        return ServiceState(name, "SCALED TO NONE" if scaled else "UNKNOWN", 0, 0.0, 0, 0)
     statuses = pod["status"].get("containerStatuses", ())
     began = [each["state"]["running"]["startedAt"] for each in statuses if "running" in each["state"]]
     ready = bool(statuses) and all(each["ready"] for each in statuses)

@@ -11,14 +11,18 @@ import base64
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pulumi
 import pulumi_kubernetes as k8s
 import yaml
 
+from components.autoscaling import Autoscaling
 from components.clusters.base import GPU, ZONE, Cluster, with_namespace
+from components.clusters.keda import OPERATOR
 from components.platforms.base import (
     Endpoint,
     Grant,
@@ -29,6 +33,7 @@ from components.platforms.base import (
     Service,
     ServiceSpec,
     Stop,
+    TaskCount,
     TaskPod,
     Volume,
     digest,
@@ -59,6 +64,7 @@ from labs.processes import marks
 KINDS: Mapping[str, Any] = {
     "ConfigMap": k8s.core.v1.ConfigMap,
     "Deployment": k8s.apps.v1.Deployment,
+    "HorizontalPodAutoscaler": k8s.autoscaling.v2.HorizontalPodAutoscaler,
     "Job": k8s.batch.v1.Job,
     "NetworkPolicy": k8s.networking.v1.NetworkPolicy,
     "PersistentVolume": k8s.core.v1.PersistentVolume,
@@ -68,9 +74,13 @@ KINDS: Mapping[str, Any] = {
     "Role": k8s.rbac.v1.Role,
     "RoleBinding": k8s.rbac.v1.RoleBinding,
     "Secret": k8s.core.v1.Secret,
+    "ScaledObject": partial(k8s.apiextensions.CustomResource, api_version="keda.sh/v1alpha1", kind="ScaledObject"),
     "Service": k8s.core.v1.Service,
     "ServiceAccount": k8s.core.v1.ServiceAccount,
     "StatefulSet": k8s.apps.v1.StatefulSet,
+    "TriggerAuthentication": partial(
+        k8s.apiextensions.CustomResource, api_version="keda.sh/v1alpha1", kind="TriggerAuthentication"
+    ),
 }
 
 CLUSTER_WIDE = ("PersistentVolume", "PriorityClass")
@@ -95,6 +105,9 @@ RULES: Mapping[Grant, list[dict[str, list[str]]]] = {
     ],
 }
 """https://airflow.apache.org/docs/helm-chart/stable/ (pod-launcher-role, pod-log-reader-role)"""
+
+CALM = 60
+"""Seconds for which an autoscaler must have wanted fewer replicas, before there are fewer; 300 by default."""
 
 REACHES: Mapping[str, str] = {"reaches": "kubernetes-api"}
 """Label of pods that may ask the Kubernetes API; a task gives it to its own with a `pod_override`."""
@@ -141,12 +154,16 @@ class KubernetesPlatform:
         cluster: where the namespace is.
         budgets: roles of which the lab has several, and how many of each a planned disruption must leave. These
             services are spread over zones; without any, a lab has no priorities either.
+        counting: what must be there before an autoscaler counts tasks.
     """
 
     name = "kubernetes"
 
-    def __init__(self, home: Path, cluster: Cluster, budgets: Mapping[str, int]) -> None:
+    def __init__(
+        self, home: Path, cluster: Cluster, budgets: Mapping[str, int], counting: Sequence[pulumi.Resource] = ()
+    ) -> None:
         self._home = home
+        self._counting = counting
         self._lab = home.parent.name
         self._release = release_of(self._lab)
         self._cluster = cluster
@@ -167,6 +184,7 @@ class KubernetesPlatform:
         self._copies: dict[str, str] = {}
         self._volumes: set[str] = set()
         self._kept: set[str] = set()
+        self._let: set[str] = set()
         self._shared: dict[str, Mounted] = {}
         self._outside: dict[str, pulumi.Output[str]] = {}
         self._priorities: dict[str, pulumi.Output[str]] = {}
@@ -319,15 +337,19 @@ class KubernetesPlatform:
         return Volume(pulumi.Output.from_input(f"{ROOT}/{key}"), key)
 
     def service(self, name: str, spec: ServiceSpec, opts: pulumi.ResourceOptions) -> Service:
-        """A Deployment, or a StatefulSet where it keeps something, with a Service where it listens."""
+        """A Deployment, or a StatefulSet where it keeps something, with a Service where it listens.
+
+        How many replicas there are of what an autoscaler scales is the autoscaler's alone: no number is applied.
+        """
         child = pulumi.ResourceOptions(parent=opts.parent)
         labels = {"tier": "airflow", "release": self._release, "component": component_of(spec.role), SERVICE: name}
         labels |= REACHES if spec.grants else {}
         space = self._own if spec.reaches is None else self._apart(name, spec.reaches, child)
         self._account(name, spec.grants, child, space)
         template = self._pod(name, spec, labels, child, space)
-        keeps = any(each.name in self._kept for each in spec.volumes)
-        fields: dict[str, Any] = {"replicas": 1, "selector": {"matchLabels": labels}, "template": template}
+        scaling, keeps = spec.autoscaling, any(each.name in self._kept for each in spec.volumes)
+        number: dict[str, Any] = {} if scaling else {"replicas": 1}
+        fields: dict[str, Any] = {**number, "selector": {"matchLabels": labels}, "template": template}
         if keeps:
             kind, fields = "StatefulSet", {**fields, "serviceName": object_name(name)}
         else:
@@ -336,6 +358,12 @@ class KubernetesPlatform:
         if spec.ports:
             # a Service waits for its pods as the workload does, which alone can tell that they are beyond hope
             self._listen(name, spec, labels, pulumi.ResourceOptions(parent=opts.parent, depends_on=[workload]))
+        if scaling:
+            after = pulumi.ResourceOptions(parent=opts.parent, depends_on=[workload, *self._counting])
+            if scaling.by == "tasks" and spec.tasks:
+                self._scale_by_tasks(name, scaling, spec.tasks, after)
+            else:
+                self._scale_by_cpu(name, scaling, after)
         health = spec.health or Health()
         container = container_of(spec.role)
         props = {
@@ -346,6 +374,7 @@ class KubernetesPlatform:
             "container": container,
             "log": health.log,
             "timeout": health.timeout,
+            "scaled": scaling is not None,
             "template": pulumi.Output.all(template, workload.id).apply(
                 lambda seen: digest(json.dumps(seen[0], sort_keys=True))
             ),
@@ -361,10 +390,78 @@ class KubernetesPlatform:
                     "log": f"{kind.lower()}/{object_name(name)}",
                     "workload": f"{kind.lower()}/{object_name(name)}",
                     "namespace": space.name,
+                    **({"autoscaling": [scaling.least, scaling.most]} if scaling else {}),
                 }
             ]
         )
         return Service(ready, facts)
+
+    def _scale_by_cpu(self, name: str, scaling: Autoscaling, opts: pulumi.ResourceOptions) -> None:
+        """https://kubernetes.io/docs/reference/kubernetes-api/workload-resources/horizontal-pod-autoscaler-v2/"""
+        target = {"type": "AverageValue", "averageValue": f"{scaling.cpu}m"}
+        spec = {
+            "scaleTargetRef": {"apiVersion": "apps/v1", "kind": "Deployment", "name": object_name(name)},
+            "minReplicas": scaling.least,
+            "maxReplicas": scaling.most,
+            "metrics": [{"type": "Resource", "resource": {"name": "cpu", "target": target}}],
+            "behavior": {"scaleDown": {"stabilizationWindowSeconds": CALM}},
+        }
+        self._make("HorizontalPodAutoscaler", object_name(name), name, opts, spec=spec)
+
+    def _scale_by_tasks(self, name: str, scaling: Autoscaling, tasks: TaskCount, opts: pulumi.ResourceOptions) -> None:
+        """https://keda.sh/docs/2.20/scalers/postgresql/ and https://keda.sh/docs/2.20/reference/scaledobject-spec/"""
+        object_, secret = object_name(name), f"{object_name(name)}-tasks"
+        url: pulumi.Output[str] = pulumi.Output.secret(
+            pulumi.Output.from_input(tasks.database).apply(self._from_elsewhere)
+        )
+        encoded = url.apply(lambda plain: base64.b64encode(plain.encode()).decode())
+        child = pulumi.ResourceOptions(parent=opts.parent)
+        login = self._make("Secret", secret, f"{name}-tasks", child, data={"connection": pulumi.Output.secret(encoded)})
+        asked = [{"parameter": "connection", "name": secret, "key": "connection"}]
+        after = pulumi.ResourceOptions.merge(opts, pulumi.ResourceOptions(depends_on=[login]))
+        authenticated = self._make("TriggerAuthentication", object_, name, after, spec={"secretTargetRef": asked})
+        spec = {
+            "scaleTargetRef": {"apiVersion": "apps/v1", "kind": "Deployment", "name": object_},
+            "minReplicaCount": scaling.least,
+            "maxReplicaCount": scaling.most,
+            "pollingInterval": 5,  # 30 by default: how soon the first task is seen
+            "cooldownPeriod": CALM,
+            "advanced": {
+                "horizontalPodAutoscalerConfig": {"behavior": {"scaleDown": {"stabilizationWindowSeconds": CALM}}}
+            },
+            "triggers": [
+                {
+                    "type": "postgresql",
+                    "metadata": {"query": tasks.query, "targetQueryValue": str(tasks.slots)},
+                    "authenticationRef": {"name": object_},
+                }
+            ],
+        }
+        last = pulumi.ResourceOptions.merge(after, pulumi.ResourceOptions(depends_on=[authenticated]))
+        self._make("ScaledObject", object_, name, last, spec=spec)
+        self._let_in("metadata-database", 5432, OPERATOR)
+
+    def _from_elsewhere(self, url: str) -> str:
+        """A database's URL for who is in another namespace, as any driver takes it."""
+        parts = urlsplit(url)
+        host = str(parts.hostname)
+        known = host if "." in host else f"{host}.{self._name}.{DOMAIN}"
+        login, _, address = parts.netloc.rpartition("@")
+        return parts._replace(scheme="postgresql", netloc=f"{login}@{address.replace(host, known, 1)}").geturl()
+
+    def _let_in(self, service: str, port: int, labels: Mapping[str, str]) -> None:
+        """Pods with these labels, of whichever namespace, reach a port of a service."""
+        name = f"{object_name(service)}-counted"
+        if name in self._let:
+            return
+        self._let.add(name)
+        peers = {"namespaceSelector": {}, "podSelector": {"matchLabels": dict(labels)}}
+        policy = {
+            "podSelector": {"matchLabels": {"tier": "airflow", "release": self._release, SERVICE: service}},
+            "policyTypes": ["Ingress"],
+            "ingress": [{"from": [peers], "ports": [{"protocol": "TCP", "port": port}]}],
+        }
+        self._make("NetworkPolicy", name, f"{service}-counted", pulumi.ResourceOptions(), spec=policy)
 
     def job(self, name: str, spec: JobSpec, opts: pulumi.ResourceOptions) -> pulumi.Resource:
         """A Job, of one try."""
@@ -474,6 +571,7 @@ class KubernetesPlatform:
         shell = pulumi.Output.from_input(health.file).apply(lambda file: pods.entry(copies, file))
         command = ["/bin/sh", "-c", shell, name, *ENTRY_POINTS.get(spec.image, ())]
         granted = isinstance(spec, ServiceSpec) and bool(spec.grants)
+        scaled = isinstance(spec, ServiceSpec) and spec.autoscaling is not None
         container: dict[str, Any] = {
             "name": container_of(spec.role),
             "image": self._image(spec.image).reference,
@@ -495,7 +593,7 @@ class KubernetesPlatform:
                 "annotations": {"checksum/secrets": settings.apply(digest)},
             },
             "spec": {
-                "hostname": name,  # as Airflow shows who runs a task
+                **({} if scaled else {"hostname": name}),  # as Airflow shows who runs a task
                 "serviceAccountName": object_name(name),
                 "automountServiceAccountToken": granted,
                 "enableServiceLinks": False,
@@ -527,12 +625,14 @@ class KubernetesPlatform:
         return {"priorityClassName": self._priorities[tier]}
 
     def _placement(self, spec: ServiceSpec | JobSpec) -> dict[str, Any]:
-        """Where a pod may be: what there are several of is spread over zones, also to nodes that are kept for GPU work.
+        """Where a pod may be: what there are several of is spread over zones, and what has a zone is to be there.
 
-        A node that takes no pods, because it is drained or away, does not count: the others may then have all of them.
+        Nodes that are kept for GPU work take either. One that takes no pods, because it is drained or away, does not
+        count: the others may then have all of them.
         """
-        if isinstance(spec, JobSpec) or spec.role not in self._budgets:
+        if isinstance(spec, JobSpec) or not (spec.zone or spec.role in self._budgets):
             return {}
+        placement: dict[str, Any] = {"tolerations": [{"key": GPU, "operator": "Exists", "effect": "NoSchedule"}]}
         spread = {
             "maxSkew": 1,
             "topologyKey": ZONE,
@@ -540,10 +640,8 @@ class KubernetesPlatform:
             "nodeTaintsPolicy": "Honor",
             "labelSelector": self._alike(spec.role),
         }
-        placement: dict[str, Any] = {
-            "tolerations": [{"key": GPU, "operator": "Exists", "effect": "NoSchedule"}],
-            "topologySpreadConstraints": [spread],
-        }
+        if spec.role in self._budgets:
+            placement["topologySpreadConstraints"] = [spread]
         if spec.zone:
             here = {"matchExpressions": [{"key": ZONE, "operator": "In", "values": [spec.zone]}]}
             wish = {"preferredDuringSchedulingIgnoredDuringExecution": [{"weight": 100, "preference": here}]}
