@@ -29,6 +29,7 @@ from labs.airflow import Airflow, AirflowError
 from labs.errors import LabError
 from labs.runs import TaskInstance
 from labs.waiting import WaitTimeout, until
+from scenarios.machine import suspend, wait_until_idle
 
 RECOVERY = 90.0
 """Seconds in which a healed lab must be healthy again; services start in about 10 on two idle cores."""
@@ -46,6 +47,17 @@ class Incarnation:
     name: str
     id: str
     parts: tuple[Any, ...]
+
+
+def frozen_processes(service: str, parts: Callable[[], Sequence[psutil.Process]]) -> Incarnation:
+    """SIGSTOP to the processes of a service, once the main one waits for something; what is stopped then.
+
+    Args:
+        parts: tells what they are at a moment, the main one first.
+    """
+    wait_until_idle(service, parts()[0])
+    stopped = suspend(service, parts)
+    return Incarnation(service, str(stopped[0].pid), tuple(stopped))
 
 
 class Services(Protocol):

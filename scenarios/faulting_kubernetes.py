@@ -29,8 +29,8 @@ from labs.errors import LabError
 from labs.runs import TaskInstance
 from labs.waiting import until
 from scenarios import cutting
-from scenarios.faulting import Fault, Faults, Incarnation, Services, late_fails
-from scenarios.machine import accepts, lives, moving, resume, suspend, told, wait_until_idle
+from scenarios.faulting import Fault, Faults, Incarnation, Services, frozen_processes, late_fails
+from scenarios.machine import accepts, lives, moving, resume, told, wait_until_idle
 from scenarios.pods import Namespace, statuses
 
 if TYPE_CHECKING:
@@ -313,9 +313,7 @@ class KubernetesServices:
     def freeze(self, service: str) -> Incarnation:
         if not self._processes(service):
             raise LabError(f"{service} cannot be frozen: its processes are not on this machine")
-        wait_until_idle(service, self._processes(service)[0])
-        stopped = suspend(service, lambda: self._processes(service))
-        return Incarnation(service, str(stopped[0].pid), tuple(stopped))
+        return frozen_processes(service, lambda: self._processes(service))
 
     def thaw(self, service: str) -> None:
         resume(self._processes(service))

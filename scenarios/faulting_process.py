@@ -23,8 +23,8 @@ from labs.errors import LabError
 from labs.runs import TaskInstance
 from labs.waiting import until
 from scenarios import cutting, filling
-from scenarios.faulting import Incarnation
-from scenarios.machine import accepts, ancestors, lives, moving, resume, suspend, told, wait_until_idle
+from scenarios.faulting import Incarnation, frozen_processes
+from scenarios.machine import accepts, ancestors, lives, moving, resume, suspend, told
 
 
 class ProcessServices:
@@ -119,9 +119,7 @@ class ProcessServices:
             until(stopped, what=f"{service} to stop", timeout=60, interval=0.05)
 
     def freeze(self, service: str) -> Incarnation:
-        wait_until_idle(service, self.incarnation(service).parts[0])
-        stopped = suspend(service, lambda: self.incarnation(service).parts)
-        return Incarnation(service, str(stopped[0].pid), tuple(stopped))
+        return frozen_processes(service, lambda: self.incarnation(service).parts)
 
     def thaw(self, service: str) -> None:
         resume(self.incarnation(service).parts)
