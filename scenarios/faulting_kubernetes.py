@@ -30,7 +30,7 @@ from labs.runs import TaskInstance
 from labs.waiting import until
 from scenarios import cutting
 from scenarios.faulting import Fault, Faults, Incarnation, Services, frozen_processes, late_fails
-from scenarios.machine import accepts, lives, moving, resume, told, wait_until_idle
+from scenarios.machine import accepts, lives, moving, resume, told
 from scenarios.pods import Namespace, statuses
 
 if TYPE_CHECKING:
