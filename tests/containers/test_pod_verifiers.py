@@ -30,7 +30,7 @@ def lab(*arguments: str) -> subprocess.CompletedProcess[str]:
 def up(request: pytest.FixtureRequest) -> Iterator[Lab]:
     """The lab of that name, up, with all that its verifiers can look at; taken down at the end."""
     name = f"t-{request.param}"
-    done = lab("up", request.param, "--name", name, *EXTRAS.get(request.param, ()))
+    done = lab("up", request.param, "--engine", "embedded", "--name", name, *EXTRAS.get(request.param, ()))
     assert done.returncode == 0, done.stderr
     yield Lab.of(name)
     done = lab("down", name)
