@@ -105,7 +105,7 @@ def test_the_pulled_metrics_server_is_of_the_release_that_is_built() -> None:
 
 
 def test_the_pulled_keda_is_of_the_release_that_is_built() -> None:
-    (version,) = re.findall(r"require github.com/kedacore/keda/v2 v(\S+)", (IMAGES / "node/keda/go.mod").read_text())
+    (version,) = re.findall(r"github.com/kedacore/keda/v2 v(\S+)", (IMAGES / "node/keda/go.mod").read_text())
     assert images._begins("keda") == f"ghcr.io/kedacore/keda:{version}"
     assert images._begins("keda-adapter") == f"ghcr.io/kedacore/keda-metrics-apiserver:{version}"
 
