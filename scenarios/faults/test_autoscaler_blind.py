@@ -19,7 +19,10 @@ from scenarios.faulting import late_fails
 from scenarios.faulting_kubernetes import ClusterFaults, KubernetesServices
 from scenarios.scaling import Meter, elastic_in, rows
 
-pytestmark = pytest.mark.needs(default_executor="CeleryExecutor", cluster="kind", section="35.9")
+pytestmark = [
+    pytest.mark.needs(section="35.3", because="elsewhere no worker serves the queue compute alone"),
+    pytest.mark.needs(cluster="kind"),
+]
 
 DAG = "35_09_01_executor_scaling"
 
