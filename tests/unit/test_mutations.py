@@ -22,7 +22,6 @@ NOT_ON_PROCESSES = {
     "test_kubernetes_api_silent",
     "test_log_store_lost",
     "test_node_stopped",
-    "test_pods_deleted_under_load",
     "test_quota_exhausted",
     "test_scheduler_pod_deleted",
     "test_task_pod_lost",
