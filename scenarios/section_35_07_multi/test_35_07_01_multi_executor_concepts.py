@@ -20,8 +20,8 @@ AIRFLOW = ("api-server", "scheduler", "dag-processor", "triggerer", "worker", "e
 
 @pytest.fixture(scope="module")
 def toured(run_dag):
-    """One run."""
-    return run_dag()
+    """One run, whose pods have come to rest."""
+    return run_dag(settle=True)
 
 
 def lives(run):
