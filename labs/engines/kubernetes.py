@@ -422,7 +422,7 @@ def _namespace(api: Cluster, found: Object) -> Seen:
 
 
 def _definition(_api: Cluster, found: Object) -> Seen:
-    conditions = found.get("status", {}).get("conditions", ())
+    conditions = found.get("status", {}).get("conditions") or ()  # null at first
     done = any(each["type"] == "Established" and each["status"] == "True" for each in conditions)
     return (True if done else None), "not established yet"
 

@@ -202,6 +202,15 @@ def test_of_what_an_autoscaler_scales_none_is_enough_and_no_number_is_applied(ap
     assert not PROVIDER.diff(URN, "", outputs, scaled).changes
 
 
+def test_a_kind_is_ready_when_it_is_established_and_has_no_conditions_at_first(api: Api) -> None:
+    wanted = thing("CustomResourceDefinition", spec={})
+    api.status["CustomResourceDefinition"] = {"conditions": None}
+    with pytest.raises(WaitTimeout, match="last state: not established yet"):
+        PROVIDER.create(URN, wanted)
+    api.status["CustomResourceDefinition"] = {"conditions": [{"type": "Established", "status": "True"}]}
+    PROVIDER.create(URN, wanted)
+
+
 def test_a_scaled_object_is_ready_when_its_query_is_answered(api: Api) -> None:
     wanted = thing("ScaledObject", spec={})
     api.status["ScaledObject"] = {"conditions": [{"type": "Ready", "status": "False", "message": "no such host"}]}
