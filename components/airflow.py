@@ -122,6 +122,7 @@ class Airflow:
         exchange: folder in which tasks leave files for whoever looks at them from this machine, and the other way.
         async_database: another URL for the asynchronous driver, where it cannot share a pool's connections.
         broker: URL of the Celery broker; None without the CeleryExecutor.
+        log_store: the connection `log_store` as JSON; None without a log store.
         api: where everybody finds the API server.
         api_servers: where each of its replicas listens.
         options: Airflow options by `section.key`.
@@ -139,6 +140,7 @@ class Airflow:
     exchange: Volume
     async_database: pulumi.Output[str] | None = None
     broker: pulumi.Output[str] | None = None
+    log_store: pulumi.Output[str] | None = None
     api: Port = API
     api_servers: tuple[Port, ...] = (API,)
     options: Mapping[str, str] = field(default_factory=dict)
@@ -211,6 +213,9 @@ class Airflow:
             }
         if role == "worker":
             return settings
+        if self.log_store is not None and role in ("api-server", "triggerer"):
+            # who reads and who writes logs; a task asks the API server for the connection when it writes its own
+            settings["AIRFLOW_CONN_LOG_STORE"] = self.log_store
         if self.async_database is not None:
             settings["AIRFLOW__DATABASE__SQL_ALCHEMY_CONN_ASYNC"] = self.async_database
         return settings | {

@@ -8,6 +8,7 @@ from typing import Any
 import pulumi
 
 from components.airflow import HEALTH, Airflow
+from components.autoscaling import Autoscaling
 from components.platforms.base import Health, Port, Service, ServiceSpec
 from components.replicas import all_facts
 
@@ -19,10 +20,12 @@ class ApiServerArgs:
     Attributes:
         airflow: the deployment that it belongs to.
         after: what must be done before it starts.
+        autoscaling: how many an autoscaler keeps at its address; None: one at each address.
     """
 
     airflow: Airflow
     after: pulumi.Resource
+    autoscaling: Autoscaling | None = None
 
 
 class ApiServer(pulumi.ComponentResource):
@@ -57,6 +60,7 @@ class ApiServer(pulumi.ComponentResource):
                     http=pulumi.Output.concat("http://", endpoint.address, HEALTH), healthy=["metadatabase.status"]
                 ),
                 grants=["read task pods"] if airflow.uses("KubernetesExecutor") else [],  # for the logs of what runs
+                autoscaling=args.autoscaling,
             ),
             pulumi.ResourceOptions(parent=self, depends_on=[args.after]),
         )

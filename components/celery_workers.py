@@ -2,15 +2,45 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import pulumi
 
 from components.airflow import Airflow
-from components.platforms.base import Health, ServiceSpec, Stop
+from components.autoscaling import Autoscaling
+from components.platforms.base import Health, ServiceSpec, Stop, TaskCount
 from components.replicas import all_facts
 from components.workers import Workers
+
+EXECUTOR = "airflow.providers.celery.executors.celery_executor.CeleryExecutor"
+
+
+def count_of_tasks(executors: Sequence[str], queues: Iterable[str]) -> str:
+    """SQL that counts the tasks of the CeleryExecutor on these queues that wait or run.
+
+    A task names its executor by its alias, path or class, or leaves it to the first of the list; another one may have a
+    queue of the same name.
+
+    Args:
+        executors: `[core] executor`, in order.
+    """
+    names, default = {EXECUTOR, EXECUTOR.rpartition(".")[2]}, False
+    for position, entry in enumerate(executors):
+        alias, _, path = entry.rpartition(":")
+        if path in names:
+            names |= {alias} - {""}
+            default = position == 0
+    own = f"executor IN ({_texts(names)})" + (" OR executor IS NULL" if default else "")
+    return (
+        "SELECT count(*) FROM task_instance WHERE state IN ('queued', 'running') "
+        f"AND queue IN ({_texts(queues)}) AND ({own})"
+    )
+
+
+def _texts(values: Iterable[str]) -> str:
+    return ", ".join("'" + value.replace("'", "''") + "'" for value in sorted(values))
 
 
 @dataclass(frozen=True)
@@ -21,11 +51,15 @@ class CeleryWorkersArgs:
         airflow: the deployment that they belong to.
         workers: their queues and sizes.
         after: what must be done before they start.
+        autoscaling: how many of them an autoscaler keeps; None: as many as `workers` says.
+        database: URL of the metadata database itself, which an autoscaler may ask.
     """
 
     airflow: Airflow
     workers: Workers
     after: pulumi.Resource
+    autoscaling: Autoscaling | None = None
+    database: pulumi.Input[str] = ""
 
 
 class CeleryWorkers(pulumi.ComponentResource):
@@ -43,7 +77,8 @@ class CeleryWorkers(pulumi.ComponentResource):
 
     def __init__(self, name: str, args: CeleryWorkersArgs, opts: pulumi.ResourceOptions | None = None) -> None:
         super().__init__("labs:airflow:CeleryWorkers", name, {}, opts)
-        names = [f"{name}-{number}" for number in range(1, args.workers.replicas + 1)]
+        scaled = args.autoscaling is not None
+        names = [name] if scaled else [f"{name}-{number}" for number in range(1, args.workers.replicas + 1)]
         self.facts = all_facts(self._worker(each, args) for each in names)
         self.register_outputs({"facts": self.facts})
 
@@ -70,7 +105,11 @@ class CeleryWorkers(pulumi.ComponentResource):
                 secrets=airflow.secret_environment("worker"),
                 volumes=airflow.volumes,
                 health=Health(log=rf"{name}@\S+ ready"),
-                stop=Stop("TERM", grace=10),  # a warm shutdown: running tasks may end within the grace
+                # a warm shutdown: running tasks may end within the grace
+                stop=Stop("TERM", grace=args.autoscaling.longest if args.autoscaling else 10),
+                zone=workers.zone,
+                autoscaling=args.autoscaling,
+                tasks=TaskCount(args.database, count_of_tasks(airflow.executors, workers.queues), workers.slots),
             ),
             pulumi.ResourceOptions(parent=self, depends_on=[args.after]),
         )

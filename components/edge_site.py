@@ -28,7 +28,7 @@ class EdgeSiteArgs:
 
 
 class EdgeSite(pulumi.ComponentResource):
-    """A worker of the edge executor, with an AIRFLOW_HOME and, where the platform can, a user of its own.
+    """A worker of the edge executor, with an AIRFLOW_HOME and, where the platform can, a user or namespace of its own.
 
     Attributes:
         facts: name, host, log, queues and slots of its worker.

@@ -30,11 +30,13 @@ class LoadBalancerArgs:
         platform: where it runs.
         port: where it listens.
         servers: what it passes requests on to, in turn.
+        after: what must be done before it starts: where names of servers are addresses of their own, it looks them up.
     """
 
     platform: Platform
     port: Port
     servers: Sequence[Port]
+    after: pulumi.Resource
 
 
 class LoadBalancer(pulumi.ComponentResource):
@@ -68,7 +70,7 @@ class LoadBalancer(pulumi.ComponentResource):
                 volumes=[configuration],
                 health=Health(tcp=endpoint.address, timeout=120),
             ),
-            child,
+            pulumi.ResourceOptions(parent=self, depends_on=[args.after]),
         )
         self.facts = service.facts
         self.register_outputs({"facts": self.facts})

@@ -101,6 +101,10 @@ def _settings(given: dict[str, Any]) -> str:
         "default_pool_size": CONNECTIONS,
         "max_client_conn": CLIENTS,
         "ignore_startup_parameters": "extra_float_digits",
+        # a client whose machine is gone without a word holds its locks for half a minute, and not for two hours
+        "tcp_keepidle": 10,
+        "tcp_keepintvl": 5,
+        "tcp_keepcnt": 4,
         "log_connections": 0,
         "log_disconnections": 0,
     }

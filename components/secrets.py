@@ -15,6 +15,7 @@ NAMES = (
     "api_secret_key",
     "database_password",
     "broker_password",
+    "log_store_password",
     "admin_password",
     "task_password",
 )
@@ -45,6 +46,7 @@ class LabSecrets(Resource, module="airflow", name="LabSecrets"):
         api_secret_key: signs sessions and log requests (`[api] secret_key`).
         database_password: of the role `airflow`.
         broker_password: of Redis.
+        log_store_password: of the user `airflow` of the log store.
         admin_password: of the user `admin`.
 
     Source: https://airflow.apache.org/docs/apache-airflow/stable/security/secrets/fernet.html and
@@ -56,6 +58,7 @@ class LabSecrets(Resource, module="airflow", name="LabSecrets"):
     api_secret_key: pulumi.Output[str]
     database_password: pulumi.Output[str]
     broker_password: pulumi.Output[str]
+    log_store_password: pulumi.Output[str]
     admin_password: pulumi.Output[str]
 
     def __init__(self, name: str, opts: pulumi.ResourceOptions | None = None) -> None:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import pulumi
+import yaml
 
 from components.airflow import Airflow
 from components.platforms.base import PodPlatform, TaskPod, Volume
+from labs.errors import UsageError
 
 SIZES: Mapping[str, tuple[dict[str, str], dict[str, str]]] = {
     "default.yaml": ({"cpu": "50m", "memory": "256Mi"}, {"cpu": "2", "memory": "1Gi"}),
@@ -38,11 +40,32 @@ class TaskPodsArgs:
     template: str | None = None
 
 
+def check_executors(template: str, executors: Sequence[str]) -> None:
+    """Check that pods of a template parse tasks with the executors of the lab.
+
+    A task that names an executor which is not in the list is not found in its pod.
+
+    Raises:
+        UsageError: they have another list, or none although the lab has several executors.
+    """
+    base = yaml.safe_load(template)["spec"]["containers"][0]
+    variables = {each["name"]: each.get("value") for each in base.get("env") or ()}
+    given, wanted = variables.get("AIRFLOW__CORE__EXECUTOR"), ",".join(executors)
+    if given != wanted and (given or len(executors) > 1):
+        raise UsageError(
+            f"the pod template gives tasks the executor list {given or 'none'}, but the lab's is {wanted}: set "
+            "AIRFLOW__CORE__EXECUTOR to that in its container base"
+        )
+
+
 class TaskPods(pulumi.ComponentResource):
     """Pod templates, with all that a task needs and no secret of Airflow's: it speaks to the execution API alone.
 
     Attributes:
         templates: the folder that they are in.
+
+    Raises:
+        UsageError: a template of the user's has other executors than the lab.
 
     Source: https://airflow.apache.org/docs/apache-airflow-providers-cncf-kubernetes/stable/kubernetes_executor.html
     """
@@ -52,6 +75,8 @@ class TaskPods(pulumi.ComponentResource):
     def __init__(self, name: str, args: TaskPodsArgs, opts: pulumi.ResourceOptions | None = None) -> None:
         super().__init__("labs:airflow:TaskPods", name, {}, opts)
         airflow = args.airflow
+        if args.template:
+            check_executors(args.template, airflow.executors)
         pods = {
             file: TaskPod(
                 environment=airflow.environment("worker"),

@@ -27,6 +27,7 @@ class Workers:
         replicas: how many of them.
         prefetch: how many messages one takes beyond those that it runs, per slot (`worker_prefetch_multiplier`).
         autoscale: largest and smallest pool instead of `concurrency`.
+        zone: where they should run, on a platform that has a zone of that name.
 
     Raises:
         UsageError: it would run nothing; names the argument.
@@ -37,6 +38,7 @@ class Workers:
     replicas: int = 1
     prefetch: int = 1
     autoscale: tuple[int, int] | None = None
+    zone: str = ""
 
     def __post_init__(self) -> None:
         _check(self, "concurrency", "replicas", "prefetch")

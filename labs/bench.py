@@ -96,8 +96,8 @@ def _of_processes(home: Path) -> int:
 
 
 def _of_nodes(name: str) -> int:
-    with daemon() as client:
-        nodes = node_containers(client, cluster_name(name, dedicated=False))
+    with daemon() as docker:
+        nodes = node_containers(docker, cluster_name(name, dedicated=False))
         return sum(inspection.memory(node.stats(stream=False, one_shot=True)) for node in nodes)
 
 

@@ -28,6 +28,9 @@ PYTHONS = ("3.10", "3.11", "3.12", "3.13")
 KEPT = 30 * 86400
 """Seconds without use after which an artefact goes when another of its kind is made."""
 
+Tell = Callable[[str], None]
+"""Takes a line on what is being made."""
+
 
 @cache
 def interpreter() -> str:
@@ -57,6 +60,14 @@ def fingerprint(*parts: str | Path) -> str:
     for part in parts:
         digest.update(part.read_bytes() if isinstance(part, Path) else part.encode())
     return digest.hexdigest()[:16]
+
+
+def digest(*parts: str | bytes) -> str:
+    """A short content hash, for this type of machine."""
+    found = hashlib.sha256(platform.machine().encode())
+    for part in parts:
+        found.update(part.encode() if isinstance(part, str) else part)
+    return found.hexdigest()[:16]
 
 
 def artefact(name: str, key: str, build: Callable[[Path], None]) -> Path:

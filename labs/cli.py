@@ -71,7 +71,8 @@ Config = Annotated[
     typer.Option(
         "--config",
         metavar="PATH=VALUE",
-        help="The lab's shape: executors=…, workers.NAME.FIELD=…, sites.NAME.FIELD=…, replicas.ROLE=…; repeatable.",
+        help="The lab's shape: executors=…, workers.NAME.FIELD=…, sites.NAME.FIELD=…, replicas.ROLE=…, budgets.ROLE=…, "
+        "autoscaling.NAME.FIELD=….",
     ),
 ]
 Extras = Annotated[
@@ -79,6 +80,10 @@ Extras = Annotated[
 ]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing but errors and results.")]
 Json = Annotated[bool, typer.Option("--json", help="For programs: JSON on standard output.")]
+
+
+WELL = ("RUNNING", "SCALED TO NONE")
+"""States of a service that is as it should be."""
 
 
 def _options(pairs: Iterable[str] | None) -> dict[str, str]:
@@ -326,7 +331,7 @@ def status(name: Existing, as_json: Json = False) -> None:
     else:
         table = Table("service", "state", "pid", "up", "processes", "memory", box=None, header_style="bold")
         for state in states:
-            colour = "green" if state.state == "RUNNING" else "red"
+            colour = "green" if state.state in WELL else "red"
             memory = f"{state.memory / 2**20:.0f} MiB"
             row = (str(state.pid or "-"), duration(state.uptime), str(state.processes), memory)
             table.add_row(state.name, f"[{colour}]{state.state.lower()}[/]", *row)
@@ -338,7 +343,7 @@ def status(name: Existing, as_json: Json = False) -> None:
         for note in lab.outputs.get("notes", ()):
             out.print(note, soft_wrap=True)
         _where(lab.outputs)
-    if any(state.state != "RUNNING" for state in states):
+    if any(state.state not in WELL for state in states):
         raise typer.Exit(ExitCode.FAILED)
 
 

@@ -17,7 +17,7 @@ import psutil
 from labs import node_image
 from labs.daemon import daemon
 from labs.errors import LabError
-from labs.images import RECIPES, chosen, reference, size
+from labs.images import USUAL, chosen, reference, size
 from labs.paths import PORTS, cache_root, make_private, state_root
 from stacks.catalogue import LABS
 
@@ -111,7 +111,7 @@ def _docker() -> Iterable[Finding]:
         with daemon() as client:
             version = str(client.version()["Version"])
             used, why = chosen()
-            there = [size(client, reference(image, used)) is not None for image in RECIPES]
+            there = [size(client, reference(image, used)) is not None for image in USUAL]
             root = Path(client.info()["DockerRootDir"])
     except LabError as error:
         yield Finding(what, "missing", "no usable daemon", str(error))

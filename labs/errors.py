@@ -39,3 +39,9 @@ def nearest(word: str, known: Iterable[str]) -> str:
     """Part of a sentence: `did you mean celery? ` for `celry`, or nothing where no known word is near."""
     near = difflib.get_close_matches(word, list(known), n=1, cutoff=0.5)
     return f"did you mean {near[0]}? " if near else ""
+
+
+def last_words(lines: Iterable[str]) -> str:
+    """Part of a sentence: the last three lines that a program has said, in one."""
+    said = [line.strip() for line in lines if line.strip()]
+    return "; ".join(said[-3:])

@@ -1,15 +1,13 @@
 """Container images of the labs, from one of two sources.
 
-From *packages*, of Debian and Python alone, so that no registry of images is needed: recipes in `images/`. From a
+From *packages*, of Debian, Python and Go alone, so that no registry of images is needed: recipes in `images/`. From a
 *registry*, the official images and what the labs add to them: recipes in `images/registry/`. An image's tag is a hash
 over everything its recipe reads, so one that is there is the right one, and one that is not there is made.
 """
 
 from __future__ import annotations
 
-import hashlib
 import os
-import platform
 import re
 import shutil
 import ssl
@@ -18,7 +16,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Collection, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from datetime import datetime, timezone
@@ -29,9 +27,10 @@ import filelock
 import requests
 from docker.errors import APIError, BuildError, ImageNotFound
 
-from labs.cache import IMAGES, KEPT, artefact
+from labs.cache import IMAGES, KEPT, Tell, artefact, digest
 from labs.daemon import daemon, said
-from labs.errors import LabError, UsageError, nearest
+from labs.errors import LabError, UsageError, last_words, nearest
+from labs.go_programs import Program, forget_caches
 from labs.paths import PROJECT_ROOT, cache_root, make_private
 
 REPOSITORY = "airflow-executor-labs"
@@ -63,8 +62,23 @@ RECIPES: Mapping[str, tuple[str, ...]] = {
     "redis": (),
     "pgbouncer": (),
     "haproxy": (),
+    "versitygw": (),
+    "metrics-server": (),
+    "keda": (),
+    "keda-adapter": (),
 }
 """Files of `images/` that the recipes of an image read, by image."""
+
+PROGRAMS: Mapping[str, Program] = {
+    "versitygw": Program("versitygw", "github.com/versity/versitygw/cmd/versitygw"),
+    "metrics-server": Program("node/metrics-server", "sigs.k8s.io/metrics-server/cmd/metrics-server"),
+    "keda": Program("node/keda", "github.com/kedacore/keda/v2/cmd/operator"),
+    "keda-adapter": Program("node/keda", "github.com/kedacore/keda/v2/cmd/adapter"),
+}
+"""Programs that recipes from packages copy, by image and by the name of the file."""
+
+USUAL = tuple(image for image in RECIPES if image not in PROGRAMS)
+"""Images that are made when none is named: a program takes minutes, and only an extra needs one."""
 
 LAYER = f"{REPOSITORY}.image"
 """Label of all that a build makes: the image it is for. What has no name of its own is removed by it."""
@@ -72,20 +86,9 @@ LAYER = f"{REPOSITORY}.image"
 PATIENCE = 900
 """Seconds that a step of a build may take without a word."""
 
-Tell = Callable[[str], None]
-"""Takes a line on what is being done."""
-
 
 def _silent(_line: str) -> None:
     """Tell nobody."""
-
-
-def digest(*parts: str | bytes) -> str:
-    """A short content hash, for this type of machine."""
-    found = hashlib.sha256(platform.machine().encode())
-    for part in parts:
-        found.update(part.encode() if isinstance(part, str) else part)
-    return found.hexdigest()[:16]
 
 
 def base() -> str:
@@ -106,7 +109,8 @@ def reference(image: str, source: Source) -> str:
     if image not in RECIPES:
         raise UsageError(f"there is no image {image!r}: {nearest(image, RECIPES)}use {', '.join(RECIPES)}")
     files = [path.read_bytes() for path in (_recipe(image, source), *(IMAGES / file for file in RECIPES[image]))]
-    read = (base(), *files, _installer()) if source == "packages" else files
+    programs = [PROGRAMS[image].key] if image in PROGRAMS else []
+    read = (base(), *files, _installer(), *programs) if source == "packages" else files
     return f"{REPOSITORY}/{image}:{digest(*read)}"
 
 
@@ -114,7 +118,7 @@ def chosen() -> tuple[Source, str]:
     """Which images labs run on, and why: the pulled ones where all are there or where no others can be made."""
     try:
         with daemon() as client:
-            if all(size(client, reference(image, "registry")) is not None for image in RECIPES):
+            if all(size(client, reference(image, "registry")) is not None for image in USUAL):
                 return "registry", "as all of them are there"
     except LabError:
         pass  # whoever needs the daemon says so
@@ -174,14 +178,15 @@ def build_missing(tell: Tell) -> None:
         LabError: as `build`.
     """
     source, _ = chosen()
-    missing = [image for image, (_, there) in sizes(source).items() if there is None]
+    found = sizes(source)
+    missing = [image for image in USUAL if found[image][1] is None]
     telling = threading.Lock()
 
     def told(line: str) -> None:
         with telling:
             tell(line)
 
-    with ThreadPoolExecutor(len(RECIPES)) as pool:
+    with ThreadPoolExecutor(len(USUAL)) as pool:
         list(pool.map(lambda image: build(image, source, told), missing))
 
 
@@ -267,6 +272,9 @@ def _build(client: Any, image: str, source: Source, name: str, arguments: dict[s
         recipe = _recipe(image, source)
         for file in (recipe, *(IMAGES / file for file in RECIPES[image])):
             shutil.copy(file, context)
+        if source == "packages" and image in PROGRAMS:
+            shutil.copy(PROGRAMS[image].built(image, tell), context)
+            forget_caches()
         (context / "uv.lock").write_text(_installer())
         (context / "certificates.pem").write_bytes(_trusted())
         if index := _index():
@@ -358,9 +366,3 @@ def _trusted() -> bytes:
 def lines_of(log: Any) -> list[str]:
     """The lines that a build has said."""
     return [line for entry in log for line in str(entry.get("stream") or entry.get("error") or "").splitlines()]
-
-
-def last_words(lines: list[str]) -> str:
-    """The last three of them, in one."""
-    said = [line.strip() for line in lines if line.strip()]
-    return "; ".join(said[-3:])

@@ -21,13 +21,16 @@ app = typer.Typer(help="Container images of the docker and kubernetes platforms.
 NODE = "node"
 """The image of kind's nodes; it takes minutes, so nobody gets it without asking."""
 
-
-Names = Annotated[list[str] | None, typer.Argument(metavar="[IMAGE]...", help="Some; all otherwise.")]
+Names = Annotated[list[str] | None, typer.Argument(metavar="[IMAGE]...", help="Some; the usual ones otherwise.")]
 
 
 @app.command()
 def build(names: Names = None) -> None:
-    """Build what is missing, from Debian, Python and Go packages alone; `node`, of kind clusters, only by its name."""
+    """Build what is missing, from Debian, Python and Go packages alone.
+
+    What takes minutes, and not every lab needs, only by its name: `node`, of kind clusters, `versitygw`,
+    `metrics-server`, `keda` and `keda-adapter`.
+    """
     _make(names, "packages")
 
 
@@ -40,7 +43,7 @@ def pull(names: Names = None) -> None:
 def _make(names: Sequence[str] | None, source: Source) -> None:
     from labs import images, node_image
 
-    wanted = {name: name == NODE or images.reference(name, source) for name in names or images.RECIPES}
+    wanted = {name: name == NODE or images.reference(name, source) for name in names or images.USUAL}
 
     def tell(line: str) -> None:
         err.print(f"  {line} …")

@@ -99,12 +99,15 @@ class Lab:
             **{key: json.dumps(value) for key, value in (shape or {}).items()},
         }
         config |= {_key(key): value for key, value in wanted.items() if value is not None}
-        data = configured(data, shape or {})
-        check_runnable(data, config.get(_key("platform"), data.platforms[0]))
-        check_extras(data, extras)
+        chosen = config.get(_key("platform"), data.platforms[0])
+        data = configured(data.on(chosen), shape or {})
+        check_runnable(data, chosen)
+        check_extras(data, chosen, extras)
         check_cluster(cluster or "kind")
-        if (cluster or dedicated) and config.get(_key("platform"), data.platforms[0]) != "kubernetes":
+        if (cluster or dedicated) and chosen != "kubernetes":
             raise UsageError("--cluster and --dedicated are for the platform kubernetes: add --platform kubernetes")
+        if dedicated and config.get(_key("cluster"), "kind") != "kind":
+            raise UsageError("--dedicated is for kind clusters: leave it out, or leave out --cluster")
         if pod_template and not data.uses("KubernetesExecutor"):
             raise UsageError(
                 f"--pod-template is for the KubernetesExecutor, which the lab {data.name} lacks: leave it out"
@@ -263,9 +266,10 @@ class Lab:
             lab_directory(self.name).parent.rmdir()
 
     @contextlib.contextmanager
-    def reconfigured(self, options: Mapping[str, str]) -> Iterator[Lab]:
-        """The lab with other Airflow options, by `up`, and back again."""
-        config = {**self.stack.config, _key("options"): json.dumps({**self.options, **options})}
+    def reconfigured(self, options: Mapping[str, str], **shape: Any) -> Iterator[Lab]:
+        """The lab with other Airflow options, or of another shape, by `up`, and back again."""
+        changed = {key: json.dumps(value) for key, value in (("options", {**self.options, **options}), *shape.items())}
+        config = {**self.stack.config, **{_key(key): value for key, value in changed.items()}}
         try:
             yield replace(self, stack=replace(self.stack, config=config)).up()
         finally:

@@ -6,53 +6,36 @@ itself is kept there too. Source: https://kind.sigs.k8s.io/docs/design/node-imag
 
 from __future__ import annotations
 
-import os
 import re
 import shutil
 import subprocess
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from docker.types import Mount
 
-from labs.cache import IMAGES, artefact, environment
+from labs import go_programs
+from labs.cache import IMAGES, Tell, artefact, digest
 from labs.daemon import daemon
-from labs.errors import LabError
+from labs.errors import LabError, last_words
+from labs.go_programs import Program
 from labs.images import (
     PATIENCE,
     REPOSITORY,
-    Tell,
     base_image,
-    digest,
     docker_build,
-    last_words,
     only_one,
     size,
 )
 from labs.images import pull as pull_image
-from labs.paths import cache_root, make_private
 from labs.waiting import until
 
 NODE = IMAGES / "node"
 
 OFFICIAL = "kindest/node:v1.37.0"
 """The node image that kind v0.33.0 comes with."""
-
-
-@dataclass(frozen=True)
-class Program:
-    """A program of the node image.
-
-    Attributes:
-        module: folder of `images/node/` with the Go module that pins it.
-        package: what is built.
-    """
-
-    module: str
-    package: str
 
 
 KUBERNETES = (
@@ -65,20 +48,6 @@ KUBERNETES = (
     "kube-proxy",
 )
 
-PROGRAMS: Mapping[str, Program] = {
-    **{name: Program("kubernetes", f"k8s.io/kubernetes/cmd/{name}") for name in KUBERNETES},
-    "kind": Program("kind", "sigs.k8s.io/kind"),
-    "etcd": Program("etcd", "go.etcd.io/etcd/server/v3"),
-    "coredns": Program("coredns", "."),
-    "local-path-provisioner": Program("provisioner", "github.com/rancher/local-path-provisioner"),
-}
-"""By the name of the file."""
-
-PROVISIONER, HELPER = f"{REPOSITORY}/local-path-provisioner", f"{REPOSITORY}/local-path-helper"
-
-LEAST_GO = (1, 24)
-"""Go that knows `tool` in go.mod."""
-
 
 def version() -> str:
     """The Kubernetes release that `images/node/kubernetes/go.mod` pins, as `v1.34.4`."""
@@ -87,78 +56,33 @@ def version() -> str:
     return pinned[1]
 
 
-def program(name: str, tell: Tell = lambda _: None) -> Path:
-    """The program of that name, built when it is not in the cache.
+def _release() -> tuple[str, ...]:
+    """What Kubernetes' programs are told at their making of the release that they are."""
+    major, minor, _ = version().removeprefix("v").split(".")
+    known = {"gitVersion": version(), "gitMajor": major, "gitMinor": minor}
+    return tuple(f"-X k8s.io/component-base/version.{key}={value}" for key, value in known.items())
 
-    Raises:
-        LabError: there is no Go, the module registry is not reached, or there is no room.
-    """
-    found = PROGRAMS[name]
-    module = NODE / found.module
 
-    def build(folder: Path) -> None:
-        tell(f"{name}: building")
-        command = [_go(), "build", "-trimpath", "-mod=readonly", "-ldflags", _flags(found), "-o", str(folder / name)]
-        done = subprocess.run(
-            [*command, found.package], cwd=module, env=_environment(), capture_output=True, text=True, check=False
-        )
-        if done.returncode:
-            raise LabError(
-                f"{name} could not be built: {last_words(done.stderr.splitlines())}; check that the Go module registry "
-                "is reachable and the disk is not full, and run the command again: what is built stays"
-            )
+PROGRAMS: Mapping[str, Program] = {
+    **{name: Program("node/kubernetes", f"k8s.io/kubernetes/cmd/{name}", _release()) for name in KUBERNETES},
+    "kind": Program("node/kind", "sigs.k8s.io/kind"),
+    "etcd": Program("node/etcd", "go.etcd.io/etcd/server/v3"),
+    "coredns": Program("node/coredns", "."),
+    "local-path-provisioner": Program("node/provisioner", "github.com/rancher/local-path-provisioner"),
+}
+"""By the name of the file."""
 
-    return artefact(f"program-{name}", _key(found), build) / name
+PROVISIONER, HELPER = f"{REPOSITORY}/local-path-provisioner", f"{REPOSITORY}/local-path-helper"
 
 
 def kind_command(tell: Tell = lambda _: None) -> str:
     """The kind CLI: that of the PATH, else one that is built once."""
-    return shutil.which("kind") or str(program("kind", tell))
-
-
-def _key(found: Program) -> str:
-    return digest(*(path.read_bytes() for path in sorted((NODE / found.module).iterdir())), _flags(found))
-
-
-def _flags(found: Program) -> str:
-    flags = ["-s", "-w"]
-    if found.module == "kubernetes":
-        major, minor, _ = version().removeprefix("v").split(".")
-        known = {"gitVersion": version(), "gitMajor": major, "gitMinor": minor}
-        flags += [f"-X k8s.io/component-base/version.{key}={value}" for key, value in known.items()]
-    return " ".join(flags)
-
-
-def _go() -> str:
-    """Go from the PATH, or the wheel that `images/go.lock` pins."""
-    for path in filter(None, [shutil.which("go")]):
-        said = subprocess.run([path, "env", "GOVERSION"], capture_output=True, text=True, check=False, cwd="/").stdout
-        seen = re.match(r"go(\d+)\.(\d+)", said)
-        if seen and tuple(map(int, seen.groups())) >= LEAST_GO:
-            return path
-    return str(environment("go") / "bin" / "go")
-
-
-def _environment() -> dict[str, str]:
-    caches = _caches()
-    return {
-        **os.environ,
-        "CGO_ENABLED": "0",
-        "GOFLAGS": "",
-        "GOTOOLCHAIN": "local",
-        "GOMODCACHE": str(caches / "mod"),
-        "GOCACHE": str(caches / "build"),
-    }
-
-
-def _caches() -> Path:
-    """Go's own caches; they are large, and go once everything is built."""
-    return make_private(cache_root() / "go", 0o755)
+    return shutil.which("kind") or str(PROGRAMS["kind"].built("kind", tell))
 
 
 def reference() -> str:
     """Name and tag of the node image as this checkout has it."""
-    modules = [_key(found) for name, found in PROGRAMS.items() if name != "kind"]
+    modules = [each.key for name, each in PROGRAMS.items() if name != "kind"]
     files = [path.read_bytes() for path in (Path(__file__), *sorted(NODE.iterdir())) if path.is_file()]
     return f"{REPOSITORY}/node:{digest(*modules, *files)}"
 
@@ -221,20 +145,14 @@ def build(tell: Tell = lambda _: None) -> str:
                 tell("node: loading what was built before")
                 with (archive / "node.tar").open("rb") as stream:
                     client.images.load(stream)
-            _forget_caches()
+            go_programs.forget_caches()
     return name
 
 
-def _forget_caches() -> None:
-    """Go keeps its module cache read-only."""
-    subprocess.run(
-        [_go(), "clean", "-cache", "-modcache"], env=_environment(), capture_output=True, check=False, cwd="/"
-    )
-    shutil.rmtree(_caches(), ignore_errors=True)
-
-
 def _make(client: Any, name: str, folder: Path, tell: Tell) -> None:
-    programs = {each: program(each, tell) for each in PROGRAMS if each != "kind"}  # Go itself builds in parallel
+    programs = {
+        name: each.built(name, tell) for name, each in PROGRAMS.items() if name != "kind"
+    }  # Go itself builds in parallel
     base = base_image(client, tell)
     tell("node: the images of the control plane")
     wanted = _wanted(programs["kubeadm"])

@@ -43,6 +43,10 @@ class FileLog:
             return file.read().decode(errors="replace")
 
 
+CONFLICT = 409
+"""What the daemon answers to who asks for the log of a container that is being removed."""
+
+
 @dataclass(frozen=True)
 class ContainerLog:
     """What a container writes to its standard output and error; a mark is a moment."""
@@ -59,14 +63,16 @@ class ContainerLog:
         Raises:
             LabError: no daemon answers.
         """
-        from docker.errors import NotFound
+        from docker.errors import APIError, NotFound
 
         from labs.daemon import daemon
 
         with daemon() as client:
             try:
                 return str(client.containers.get(self.container).logs(since=since or None).decode(errors="replace"))
-            except NotFound:
+            except APIError as error:
+                if not isinstance(error, NotFound) and error.status_code != CONFLICT:
+                    raise
                 return "(there is no such container)"
 
 

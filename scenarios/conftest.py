@@ -24,6 +24,7 @@ from labs.paths import run_directory
 from labs.results import Claim, ClaimVerdict, plain
 from labs.runs import Run, TaskInstance
 from labs.service_logs import service_logs
+from scenarios.busy_pods import BusyPods, busy_pods
 from scenarios.celery import Celery
 from scenarios.faulting import Faults, Services
 from scenarios.faulting_docker import DockerServices
@@ -47,7 +48,7 @@ SERVICES: Mapping[str, Callable[[Path, Mapping[str, Any]], Services]] = {
 }
 """Platform → its services, from a lab directory and the lab's outputs."""
 
-NEEDS = ("executor", "default_executor", "platform", "section", "replicas", "extras", "because")
+NEEDS = ("executor", "default_executor", "platform", "cluster", "local", "section", "replicas", "extras", "because")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -59,8 +60,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line(
         "markers",
-        "needs(executor, default_executor, platform, section, replicas, extras): what a lab must have, of the replicas "
-        "roles with more than one; a name, or several: any of them, but all of the extras; because: why",
+        "needs(executor, default_executor, platform, cluster, local, section, replicas, extras): what a lab must have, "
+        "of the replicas roles with more than one, `local` the processes and folders that this machine sees; a name, "
+        "or several: any of them, but all of the extras; because: why",
     )
     config.addinivalue_line("filterwarnings", "default")  # those of third parties decide nothing here
     config.option.continue_on_collection_errors = True  # one broken module leaves the others to be checked
@@ -194,6 +196,7 @@ def run_dag(
     ) -> Observation:
         looks: list[Look] = []
         pods = Namespace(lab.outputs).watched() if "KubernetesExecutor" in lab.executors else nullcontext()
+        unread = unmet({"local": "folders"}, lab)
 
         def watch(instances: list[TaskInstance]) -> None:
             looks.append(Look(instances, process_table(on) if on else {}))
@@ -206,7 +209,7 @@ def run_dag(
             if history and settle:
                 history.wait_quiet(run)
         assert run.state == state, f"run {run.run_id} of {dag_id} ended as {run.state}\n{airflow.explain(run)}"
-        return Observation(airflow, run, airflow.task_instances(run), looks, history)
+        return Observation(airflow, run, airflow.task_instances(run), looks, history, unread)
 
     return run_dag
 
@@ -215,7 +218,7 @@ def run_dag(
 def probes(lab: Lab, airflow: Airflow) -> Iterator[frozenset[str]]:
     """Ids of the probe DAGs, which are in the lab from the first check that asks for them to the last check."""
     if not lab.outputs["paths"]["dags"]:
-        pytest.skip("needs folders that this machine and the tasks both see; pods have none")
+        pytest.skip("needs folders that this machine and the tasks both see; a cluster of the user's has none")
     with deployed(airflow, Path(lab.outputs["paths"]["dags"])) as dag_ids:
         yield dag_ids
 
@@ -265,6 +268,15 @@ def run_in_pods(namespace: Namespace, run_dag: Callable[..., Observation]) -> It
     """`run_in_pods(conf=None, …)`: as `run_dag`, with every version of every pod of the run; none of them is kept."""
     with pod_runs(namespace, run_dag) as run:
         yield run
+
+
+@pytest.fixture
+def start_in_pods(
+    airflow: Airflow, namespace: Namespace, timeline: Callable[[Run], list[TaskInstance]]
+) -> Iterator[Callable[..., BusyPods]]:
+    """`start_in_pods(dag_id, word, conf=None)`: a run of a DAG whose tasks say a word when they begin to work."""
+    with busy_pods(airflow, namespace, timeline) as start:
+        yield start
 
 
 @pytest.fixture(scope="session")
@@ -353,10 +365,13 @@ def _skip_unless_met(node: pytest.Item | pytest.Collector, lab: Lab) -> None:
 
 def unmet(needs: Mapping[str, Any], lab: Lab) -> str:
     """The first need that the lab does not meet, as a sentence; "" when it meets them all."""
-    has = {
+    cluster = str(lab.outputs.get("cluster", {}).get("kind", ""))
+    has: dict[str, set[str]] = {
         "executor": {name for spec in lab.executors for name in (*spec.split(":"), spec.split(".")[-1])},
         "default_executor": {class_name(lab.executors[0])},
         "platform": {lab.platform},
+        "cluster": {cluster} if cluster else set(),
+        "local": set() if cluster == "context" else {"processes", "folders"},
         "section": set(lab.outputs["sections"]),
         "replicas": {role for role, found in lab.outputs["services"].items() if len(found) > 1},
         "extras": set(lab.outputs.get("extras", ())),

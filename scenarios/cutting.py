@@ -1,8 +1,9 @@
-"""A dead line between an OS user of this machine and one of its ports: packets vanish, nothing is refused.
+"""A dead line: packets vanish, nothing is refused.
 
-nftables drops what the user's processes send there, on connections that exist too. The rule ends by itself after some
-minutes, so that a verification that was killed leaves no site cut off.
-Source: https://wiki.nftables.org/wiki-nftables/index.php/Sets
+Between an OS user of this machine and one of its ports nftables drops what the user's processes send there, on
+connections that exist too; between a pod and all others its node does, which is a container of this machine. The rule
+ends by itself after some minutes, so that a verification that was killed leaves no site cut off.
+Sources: https://wiki.nftables.org/wiki-nftables/index.php/Sets and https://man7.org/linux/man-pages/man8/iptables.8.html
 """
 
 from __future__ import annotations
@@ -14,11 +15,21 @@ import socket
 import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from uuid import uuid4
 
 from labs.errors import LabError
 
 LASTS = 300
-"""Seconds after which the kernel itself mends the line."""
+"""Seconds after which the line is mended, whoever has cut it."""
+
+CONNECT = """
+import socket, sys
+try:
+    socket.create_connection((sys.argv[1], int(sys.argv[2])), timeout=2)
+except OSError as error:
+    sys.exit(f"{type(error).__name__}: {error}")
+"""
+"""Tries to connect to a host and a port. A line that is dead may keep it from looking a name up: give an address."""
 
 
 def missing() -> str:
@@ -65,6 +76,52 @@ def cut(user: int, port: int) -> Iterator[Callable[[], int]]:
         yield dropped
     finally:
         _nft("delete", "table", "inet", table)
+
+
+@contextmanager
+def cut_in_node(node: str, address: str) -> Iterator[Callable[[], int]]:
+    """Nothing that a pod with that address sends to another one arrives while the block runs; gives how many packets
+    were dropped so far.
+
+    Args:
+        node: the container in which the pod runs. What pods send each other is forwarded there, even on one node.
+
+    Raises:
+        LabError: the node is no container of this machine, or cannot do it.
+    """
+    mark = f"lab-{uuid4().hex[:12]}"  # so that what mends one cut in the end leaves the next one alone
+    rule = f"FORWARD -s {address} -m comment --comment {mark} -j DROP"
+    _in_node(node, f"iptables -w -I {rule}")
+    try:
+        _in_node(node, f"(sleep {LASTS}; iptables -w -D {rule}) >/dev/null 2>&1 &")
+
+        def dropped() -> int:
+            return packets(_in_node(node, "iptables -w -nvxL FORWARD"), mark)
+
+        yield dropped
+    finally:
+        _in_node(node, f"iptables -w -D {rule} 2>/dev/null || ! iptables -w -nL FORWARD | grep {mark}")
+
+
+def packets(listed: str, mark: str) -> int:
+    """How many packets the rule with that comment has met, as `iptables -nvxL` lists it.
+
+    Raises:
+        LabError: it lists no such rule.
+    """
+    for line in listed.splitlines():
+        if mark in line:
+            return int(line.split()[0])
+    raise LabError(f"the rule {mark} is gone from its node; somebody else has removed it, or {LASTS} s are over")
+
+
+def _in_node(node: str, script: str) -> str:
+    command = ["docker", "exec", "--privileged", node, "sh", "-c", script]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        said = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
+        raise LabError(f"the node {node} cannot cut a line ({said}); only nodes that are containers here can")
+    return done.stdout
 
 
 def connects(user: int, host: str, port: int, timeout: float = 2.0) -> bool:

@@ -32,6 +32,9 @@ FINISHED = re.compile(
 QUEUED = re.compile(r"Setting the following tasks to queued state.*(?:\n\t<.*)+ loc=")
 """What the scheduler logs when it queues task instances: a line for each; the last word says that all are there."""
 
+SENT = re.compile(r"Setting external_executor_id for <TaskInstance: .*")
+"""What the scheduler logs when it has noted that an executor sent a task instance on its way: a line for each."""
+
 ADOPTED = re.compile(r"Adopted the following \d+ tasks from a dead executor(?:\n\t<.*)+ loc=")
 """What a scheduler with the CeleryExecutor logs when it adopts task instances: a line for each, likewise."""
 
@@ -127,6 +130,11 @@ def queued_tasks(log: str, run: Run) -> frozenset[str]:
 def _named(blocks: re.Pattern[str], log: str, run: Run) -> frozenset[str]:
     name = re.compile(rf"<TaskInstance: {re.escape(run.dag_id)}\.(\w+) {re.escape(run.run_id)} ")
     return frozenset(task for block in blocks.findall(log) for task in name.findall(block))
+
+
+def sent_tasks(log: str, run: Run) -> frozenset[str]:
+    """The tasks of a run that the scheduler's log says it has noted as sent."""
+    return _named(SENT, log, run)
 
 
 def adopted_tasks(log: str, run: Run) -> frozenset[str]:

@@ -27,20 +27,13 @@ from labs.daemon import OWNER, daemon
 from labs.errors import LabError
 from labs.runs import TaskInstance
 from labs.service_logs import DOCKER
+from scenarios import cutting
 from scenarios.containers import members, namespace
 from scenarios.faulting import Incarnation
 from scenarios.machine import accepts, lives, told, wait_until_idle
 
 GRACE = 30
 """Seconds after which Docker kills what was asked to stop."""
-
-CONNECT = """
-import socket, sys
-try:
-    socket.create_connection((sys.argv[1], int(sys.argv[2])), timeout=2)
-except OSError as error:
-    sys.exit(f"{type(error).__name__}: {error}")
-"""
 
 
 class DockerServices:
@@ -223,7 +216,7 @@ class DockerServices:
     @contextlib.contextmanager
     def cut_off(self, service: str) -> Iterator[Callable[[], str]]:
         def proof() -> str:
-            tried = self.run(service, ["python", "-c", CONNECT, str(api.hostname), str(api.port)])
+            tried = self.run(service, ["python", "-c", cutting.CONNECT, str(api.hostname), str(api.port)])
             if tried.returncode == 0 or self.refused(str(api.hostname)):
                 raise LabError(f"{service} is cut off, but reaches {api.netloc}, or nobody does")
             return f"{service} is on no network, others reach {api.netloc}; it gets {tried.stderr.strip()}"

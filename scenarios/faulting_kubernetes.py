@@ -14,7 +14,7 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,10 +23,12 @@ import urllib3
 import yaml
 
 from labs import processes
+from labs.cluster import Refused
 from labs.daemon import daemon
 from labs.errors import LabError
 from labs.runs import TaskInstance
 from labs.waiting import until
+from scenarios import cutting
 from scenarios.faulting import Fault, Faults, Incarnation, Services, frozen_processes, late_fails
 from scenarios.machine import accepts, lives, moving, resume, told
 from scenarios.pods import Namespace, statuses
@@ -42,11 +44,40 @@ NODE_LOST = 150
 """Seconds in which a node that is gone is seen to be: its lease is missed for 40, in newer releases for 50."""
 
 
+PATIENTLY = 60
+"""Seconds between SIGTERM and SIGKILL for what is evicted, as `kubectl drain --grace-period=60` gives them: a worker
+ends what it runs."""
+
+TOO_MANY = 429
+"""What the API answers where a budget forbids an eviction.
+https://kubernetes.io/docs/concepts/scheduling-eviction/api-eviction/"""
+
+
+@dataclass
+class Drain:
+    """How a node was drained.
+
+    Attributes:
+        refusals: each time that a budget kept a service's pod: the service, when, and the API's own words.
+        evicted: when each service's pod was let go, epoch seconds.
+    """
+
+    fault: Fault
+    refusals: list[tuple[str, float, str]] = field(default_factory=list)
+    evicted: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def last(self) -> float:
+        """Seconds from the beginning until the last pod was let go."""
+        return max(self.evicted.values()) - self.fault.at
+
+
 @dataclass(frozen=True)
 class Pod:
     """One life of a pod: a container that is restarted in it begins another."""
 
     name: str
+    namespace: str
     uid: str
     restarts: int
 
@@ -59,25 +90,33 @@ class KubernetesServices:
     """A lab's Deployments and StatefulSets, and their pods.
 
     Args:
-        services: of the lab's outputs; each names its `workload`, such as `deployment/airflow-scheduler`.
+        namespace: the lab's own.
+        services: of the lab's outputs; each names its `workload`, such as `deployment/airflow-scheduler`, and the
+            `namespace` of that.
     """
 
     def __init__(self, namespace: Namespace, services: Mapping[str, list[dict[str, Any]]]) -> None:
         self._namespace = namespace
         replicas = [replica for group in services.values() for replica in group]
         self._workloads = {replica["name"]: str(replica["workload"]) for replica in replicas}
+        self._spaces = {replica["name"]: namespace.beside(str(replica["namespace"])) for replica in replicas}
         self._endpoints = {replica["name"]: sorted(replica["endpoints"].values()) for replica in replicas}
+        self._scaled = {replica["name"] for replica in replicas if "autoscaling" in replica}
         self._sizes: dict[str, int] = {}
 
     # -- looking
 
+    def _object(self, service: str) -> str:
+        """What the objects of a service are called."""
+        return self._workloads[service].rpartition("/")[2]
+
     def _path(self, service: str) -> str:
         kind, _, name = self._workloads[service].partition("/")
-        return f"/apis/apps/v1/namespaces/{self._namespace.name}/{kind}s/{name}"
+        return f"/apis/apps/v1/namespaces/{self._spaces[service].name}/{kind}s/{name}"
 
     def _pods(self, service: str) -> list[Object]:
         labels = self._namespace.api.request("GET", self._path(service))["spec"]["selector"]["matchLabels"]
-        return self._namespace.pods(**labels)
+        return self._spaces[service].pods(**labels)
 
     def _pod(self, service: str) -> Object | None:
         """The pod of a service, not one that is on its way out."""
@@ -85,7 +124,8 @@ class KubernetesServices:
         return max(staying, key=lambda each: str(each["metadata"]["creationTimestamp"]), default=None)
 
     def states(self) -> dict[str, str]:
-        return {service: self._state(self._pod(service)) for service in self._workloads}
+        # how many there are of what an autoscaler scales, and which, changes by itself
+        return {each: self._state(self._pod(each)) for each in self._workloads if each not in self._scaled}
 
     @staticmethod
     def _state(pod: Object | None) -> str:
@@ -158,7 +198,7 @@ class KubernetesServices:
         piped = ["/bin/sh", "-c", 'text=$1; shift; printf %s "$text" | "$@"', "sh", text] if text else []
         whole = ["/bin/sh", "-c", entry({}), service, "env", *settings, *piped, *command]
         container = str(pod["spec"]["containers"][0]["name"])
-        return execute(self._namespace, str(pod["metadata"]["name"]), container, whole)
+        return execute(self._spaces[service], str(pod["metadata"]["name"]), container, whole)
 
     def remains(self, incarnation: Incarnation) -> list[str]:
         found = []
@@ -166,19 +206,25 @@ class KubernetesServices:
             if isinstance(part, psutil.Process):
                 found += [told(part)] if lives(part) else []
                 continue
-            pod = self._namespace.api.found(self._namespace.path("pods", part.name))
+            space = self._namespace.beside(part.namespace)
+            pod = space.api.found(space.path("pods", part.name))
             if pod is not None and life_of(pod) == part and pod["status"].get("phase") not in ("Succeeded", "Failed"):
                 found.append(f"{part.id} pod {part.name}")
         return found
 
     def strays(self) -> list[str]:
         found = []
-        for service in self._workloads:
+        for service in set(self._workloads) - self._scaled:  # of those, several are no strays
             current = self._pod(service)
             for pod in self._pods(service):
                 if current is None or pod["metadata"]["uid"] != current["metadata"]["uid"]:
                     found.append(f"{pod['metadata']['uid']} pod {pod['metadata']['name']} of {service}")
         return found
+
+    def on(self, node: str) -> list[str]:
+        """The services whose pods are on a node."""
+        pods = {service: self._pod(service) or {} for service in self._workloads}
+        return [service for service, pod in pods.items() if pod.get("spec", {}).get("nodeName") == node]
 
     def host(self, service: str) -> str:
         pod = self._pod(service) or {}
@@ -193,13 +239,15 @@ class KubernetesServices:
         (pod,) = self.service_pod(service).parts
         with closing(_client(self._namespace)) as client:
             api = CoreV1Api(client).connect_get_namespaced_pod_portforward
-            with closing(portforward(api, pod.name, self._namespace.name, ports=str(port))) as forwarded:
+            with closing(portforward(api, pod.name, pod.namespace, ports=str(port))) as forwarded:
                 connection: socket.socket = forwarded.socket(port)
                 connection.settimeout(10)
                 yield connection
 
     def sockets(self, service: str, port: int | str) -> list[str]:
-        return [f"{self.host(service)}:{port}"]
+        # a pod's own side of a connection knows the address of the Service; the node changes it on the way
+        found = self._namespace.api.request("GET", self._spaces[service].path("services", self._object(service)))
+        return [f"{found['spec']['clusterIP']}:{port}"]
 
     def addresses(self, service: str) -> list[str]:
         return self._endpoints[service]
@@ -232,7 +280,7 @@ class KubernetesServices:
         if isinstance(main, psutil.Process):
             main.kill()
         else:
-            self._namespace.delete("pods", main.name, grace=QUICKLY)
+            self._namespace.beside(main.namespace).delete("pods", main.name, grace=QUICKLY)
 
     def stop(self, service: str) -> None:
         self._scale(service, 0)
@@ -242,7 +290,7 @@ class KubernetesServices:
         pods = self._pods(service)
         self._scale(service, 0)
         for pod in pods:
-            self._namespace.delete("pods", str(pod["metadata"]["name"]), grace=QUICKLY)
+            self._spaces[service].delete("pods", str(pod["metadata"]["name"]), grace=QUICKLY)
         self._wait_for_none(service)
 
     def start(self, service: str) -> None:
@@ -284,16 +332,35 @@ class KubernetesServices:
         raise LabError(f"{folder} cannot be put on a disk of its own: what this machine mounts no pod sees")
 
     def cannot_cut_off(self) -> str:
-        return "needs a cluster that enforces a NetworkPolicy, as not every one does"
+        seen = any(_members(self._pod(service) or {}) for service in self._workloads)
+        return "" if seen else "needs nodes that are containers of this machine, as those of kind are"
 
-    def cut_off(self, service: str) -> AbstractContextManager[Callable[[], str]]:
-        raise LabError(f"{service} cannot be cut off: {self.cannot_cut_off()}")
+    @contextmanager
+    def cut_off(self, service: str) -> Iterator[Callable[[], str]]:
+        pod = self._pod(service)
+        if pod is None:
+            raise LabError(f"{service} has no pod to cut off")
+        server = self.host("api-server")
+
+        def proof() -> str:
+            tried = self.run(service, ["python", "-c", cutting.CONNECT, server, "8080"])
+            if tried.returncode == 0 or self.refused("api-server"):
+                raise LabError(f"{service} is cut off, but reaches the API server, or nobody does")
+            gone = dropped()
+            if not gone:
+                raise LabError(f"{service} reaches nobody, but its node has dropped nothing of what it sent")
+            return f"its node dropped {gone} packets, others reach the API server; it gets {tried.stderr.strip()}"
+
+        # a NetworkPolicy would leave connections that exist, and not every network enforces one
+        with cutting.cut_in_node(str(pod["spec"]["nodeName"]), str(pod["status"]["podIP"])) as dropped:
+            yield proof
 
 
 def life_of(pod: Object) -> Pod:
     """The present life of a pod."""
     restarts = sum(int(each.get("restartCount", 0)) for each in pod["status"].get("containerStatuses", ()))
-    return Pod(str(pod["metadata"]["name"]), str(pod["metadata"]["uid"]), restarts)
+    metadata = pod["metadata"]
+    return Pod(str(metadata["name"]), str(metadata["namespace"]), str(metadata["uid"]), restarts)
 
 
 def as_pod(name: str, pod: Object) -> Incarnation:
@@ -394,13 +461,12 @@ class ClusterFaults(Faults):
         self._namespace, self._cluster = namespace, services
 
     @contextmanager
-    def pod_deleted(self, service: str) -> Iterator[Fault]:
-        """A service's pod that is deleted; the block runs when another one has taken its place and is healthy."""
-        with self._fault(f"pod of {service} deleted", service) as fault:
-            old = self._cluster.service_pod(service)
-            self._end(fault, old, self._delete)
+    def pod_deleted(self, *services: str) -> Iterator[Fault]:
+        """Services' pods that are deleted together; the block runs when others are in their places and healthy."""
+        with self._fault(f"pod of {', '.join(services)} deleted", *services) as fault:
+            self._end(fault, [self._cluster.service_pod(service) for service in services], self._delete)
             fault.since = time.time()
-            self._recovered(fault, service)
+            self._recovered(fault, *services)
             yield fault
 
     def task_pods_deleted(self, *instances: TaskInstance) -> AbstractContextManager[Fault]:
@@ -415,29 +481,158 @@ class ClusterFaults(Faults):
         return self._task_pods("evicted", instances, self._evict)
 
     @contextmanager
-    def _task_pods(self, what: str, instances: Sequence[TaskInstance], end: Callable[[str], None]) -> Iterator[Fault]:
+    def _task_pods(self, what: str, instances: Sequence[TaskInstance], end: Callable[[Pod], None]) -> Iterator[Fault]:
         with self._fault(f"pods of {', '.join(ti.label for ti in instances)} {what}") as fault:
-            for ti in instances:
-                self._end(fault, self._cluster.task_pod(ti), end)
+            self._end(fault, [self._cluster.task_pod(ti) for ti in instances], end)
             yield fault
 
-    def _end(self, fault: Fault, old: Incarnation, end: Callable[[str], None]) -> None:
-        (pod,) = old.parts
-        end(pod.name)
-        self._gone(fault, old)
-        fault.prove("landed", f"pod {pod.name} ({pod.uid}) is gone")
+    def _end(self, fault: Fault, olds: Sequence[Incarnation], end: Callable[[Pod], None]) -> None:
+        for old in olds:
+            end(old.parts[0])
+        for old in olds:
+            self._gone(fault, old)
+            fault.prove("landed", f"pod {old.parts[0].name} ({old.parts[0].uid}) is gone")
 
-    def _delete(self, pod: str) -> None:
-        self._namespace.delete("pods", pod, grace=QUICKLY)
+    def _delete(self, pod: Pod) -> None:
+        self._namespace.beside(pod.namespace).delete("pods", pod.name, grace=QUICKLY)
 
-    def _evict(self, pod: str) -> None:
+    def _evict(self, pod: Pod, grace: int = QUICKLY) -> None:
         body = {
             "apiVersion": "policy/v1",
             "kind": "Eviction",
-            "metadata": {"name": pod},
-            "deleteOptions": {"gracePeriodSeconds": QUICKLY},
+            "metadata": {"name": pod.name},
+            "deleteOptions": {"gracePeriodSeconds": grace},
         }
-        self._namespace.api.request("POST", self._namespace.path("pods", f"{pod}/eviction"), body)
+        space = self._namespace.beside(pod.namespace)
+        space.api.request("POST", space.path("pods", f"{pod.name}/eviction"), body)
+
+    @contextmanager
+    def drained(self, node: str, away: str = "", notice: int = PATIENTLY) -> Iterator[Drain]:
+        """A node that is drained as `kubectl drain` does it; where one is named, when a service elsewhere is just away.
+
+        The node takes no new pods, and those of the lab's services on it are evicted: one that a budget protects is
+        asked for again and again. The block runs when all of them are gone from the node, and others are healthy in
+        their places. Afterwards the node takes pods again, and gets those back that it had.
+
+        Args:
+            away: a service that stands in for one on the node; its pod is deleted, and replaced by its Deployment.
+            notice: seconds that a pod is given to end what it does.
+        """
+        moved = self._cluster.on(node)
+        others = [away] if away else []
+        with self._fault(f"node {node} drained", *moved, *others) as fault:
+            olds = [self._cluster.service_pod(service) for service in moved]
+            budgets, drain = [self._budget(service) for service in others], Drain(fault)
+            try:
+                self._take_pods(node, False)
+                self._end(fault, [self._cluster.service_pod(service) for service in others], self._delete)
+                with late_fails():
+                    for budget in budgets:
+                        self._wait_for_no_slack(budget)
+                    self._evict_all(olds, drain, notice)
+                    self._wait_for_empty(node, olds)
+                    fault.gone += olds
+                    fault.since = time.time()
+                    self._recovered(fault, *moved, *others)
+                fault.prove("landed", f"{len(olds)} pods were evicted from {node}, the last after {drain.last:.0f} s")
+                yield drain
+            finally:
+                self._take_pods(node, True)
+                for service in set(moved) - set(self._cluster.on(node)):
+                    with contextlib.suppress(LabError):  # one that has no pod yet will get it there
+                        (part,) = self._cluster.service_pod(service).parts
+                        self._namespace.beside(part.namespace).delete("pods", part.name)
+                fault.since = time.time()
+                with late_fails():
+                    back = f"{node} to have its pods back"
+                    until(lambda: self._is_back(node, moved), what=back, timeout=NODE_LOST, interval=1)
+                fault.prove("the node is back", f"it takes pods, and has {', '.join(sorted(moved))} again")
+
+    def _take_pods(self, node: str, willing: bool) -> None:
+        self._namespace.patch(f"/api/v1/nodes/{node}", {"spec": {"unschedulable": None if willing else True}})
+
+    def _budget(self, service: str) -> str:
+        """Where the budget of a service's role is, which has the same label as its pod."""
+        (part,) = self._cluster.service_pod(service).parts
+        space = self._namespace.beside(part.namespace)
+        component = self._namespace.api.request("GET", space.path("pods", part.name))["metadata"]["labels"]["component"]
+        path = f"/apis/policy/v1/namespaces/{space.name}/poddisruptionbudgets"
+        (budget,) = self._namespace.api.items(path, labelSelector=f"component={component}")
+        return f"{path}/{budget['metadata']['name']}"
+
+    def _wait_for_no_slack(self, budget: str) -> None:
+        """Wait until a budget lets no further pod go: it learns of a loss a little later."""
+
+        def used_up() -> tuple[bool | None, str]:
+            left = int(self._namespace.api.request("GET", budget)["status"]["disruptionsAllowed"])
+            return (None if left else True), f"it allows {left}"
+
+        until(used_up, what="the budget to be used up", timeout=20, interval=0.1)
+
+    def _evict_all(self, olds: Sequence[Incarnation], drain: Drain, notice: int) -> None:
+        left = list(olds)
+
+        def evicted() -> tuple[bool | None, str]:
+            for old in list(left):
+                try:
+                    self._evict(old.parts[0], notice)
+                except Refused as error:
+                    if error.status != TOO_MANY:
+                        raise
+                    drain.refusals.append((old.name, time.time(), error.said))
+                else:
+                    drain.evicted[old.name] = time.time()
+                    left.remove(old)
+            return (None if left else True), f"the budget keeps {', '.join(old.name for old in left)}"
+
+        until(evicted, what="the budgets to let all pods of the node go", timeout=120, interval=0.5)
+
+    def _wait_for_empty(self, node: str, olds: Sequence[Incarnation]) -> None:
+        def empty() -> tuple[bool | None, str]:
+            there = [each for old in olds for each in self._cluster.remains(old)]
+            return (None if there else True), "; ".join(there)
+
+        until(empty, what=f"the pods of {node} to end", timeout=PATIENTLY + 30, interval=0.5)
+
+    def _is_back(self, node: str, services: Sequence[str]) -> tuple[bool | None, str]:
+        elsewhere = sorted(set(services) - set(self._cluster.on(node)))
+        return (None if elsewhere else True), f"{', '.join(elsewhere)} elsewhere"
+
+    @contextmanager
+    def add_on_lost(self, namespace: str, *deployments: str, back: Callable[[], tuple[Any, str]]) -> Iterator[Fault]:
+        """A cluster add-on whose Deployments, of one replica each, have none while the block runs.
+
+        Args:
+            back: probe of its working again.
+        """
+        space = self._namespace.beside(namespace)
+
+        def scale(replicas: int) -> None:
+            for each in deployments:
+                path = f"/apis/apps/v1/namespaces/{namespace}/deployments/{each}/scale"
+                space.patch(path, {"spec": {"replicas": replicas}})
+
+        def gone() -> tuple[str | None, str]:
+            labels = [self._selector(space, each) for each in deployments]
+            names = [pod["metadata"]["name"] for each in labels for pod in space.pods(**each)]
+            return (None if names else f"no pod of {', '.join(deployments)} is there"), ", ".join(names)
+
+        with self._fault(f"{', '.join(deployments)} lost") as fault:
+            try:
+                scale(0)
+                fault.prove("landed", until(gone, what=f"{', '.join(deployments)} to be gone", timeout=60))
+                yield fault
+                fault.prove("still gone at the end of the block", str(gone()[0]))
+            finally:
+                scale(1)
+                with late_fails():
+                    until(back, what=f"{', '.join(deployments)} to work again", timeout=240, interval=1)
+                fault.prove("the add-on is back", "it works")
+
+    def _selector(self, space: Namespace, deployment: str) -> dict[str, str]:
+        path = f"/apis/apps/v1/namespaces/{space.name}/deployments/{deployment}"
+        labels: dict[str, str] = self._namespace.api.request("GET", path)["spec"]["selector"]["matchLabels"]
+        return labels
 
     @contextmanager
     def quota(self, hard: Mapping[str, str]) -> Iterator[Callable[[Mapping[str, str]], None]]:

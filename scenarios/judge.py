@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from itertools import combinations
+from typing import Any
 
 from labs.runs import TaskInstance
 
@@ -93,6 +94,17 @@ def processes(instances: Iterable[TaskInstance]) -> set[tuple[str, int]]:
             raise ValueError(f"{ti.label} of run {ti.run_id} recorded no process (state {ti.state})")
         found.add((ti.hostname, ti.pid))
     return found
+
+
+def ended_once(account: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Which rows of a probe's account are of tasks that did not end once: lost, done twice, or begun more often than
+    they were tried.
+    """
+    return [
+        dict(row)
+        for row in account
+        if (row["state"], row["completed"]) != ("success", 1) or not 1 <= row["executions started"] <= row["tries"]
+    ]
 
 
 def followed(first: TaskInstance, second: TaskInstance) -> bool:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import psutil
+import pytest
 from airflow_client.client import TaskInstanceApi, TaskInstanceResponse
 
 from labs.airflow import Airflow
@@ -113,6 +114,7 @@ class Observation:
         instances: its task instances, each with its latest try.
         looks: what was seen while it ran, in order.
         history: of its pods, whose logs go with them; None where tasks run elsewhere.
+        unread: why Airflow has no logs of tasks without a pod here; "" where it has.
     """
 
     airflow: Airflow
@@ -120,6 +122,7 @@ class Observation:
     instances: Sequence[TaskInstance]
     looks: Sequence[Look]
     history: History | None = None
+    unread: str = ""
 
     def all(self, *task_ids: str) -> list[TaskInstance]:
         """The instances of these tasks, or of all tasks."""
@@ -146,11 +149,14 @@ class Observation:
     def log(self, task_id: str) -> str:
         """The log of the only instance of a Python task, to its end.
 
-        Some executors deliver the end of a log only after the task has ended.
+        Some executors deliver the end of a log only after the task has ended. A check that asks for what Airflow does
+        not have is not applicable.
         """
+        pods = [life for life in self.history.lives(self.run) if life.task_id == task_id] if self.history else []
+        if self.unread and not pods:
+            pytest.skip(f"the log of a task {self.unread}")
 
         def probe() -> tuple[str | None, str]:
-            pods = [life for life in self.history.lives(self.run) if life.task_id == task_id] if self.history else []
             text = self.history.said(pods[-1]) if self.history and pods else self.airflow.log(self.one(task_id))
             return (text if "Done. Returned value was:" in text else None), "its end is missing"
 

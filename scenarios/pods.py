@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from copy import copy
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -287,6 +288,12 @@ class Namespace:
         self.kubeconfig = yaml.safe_dump({**config, "current-context": given["context"]})
         self.api = cluster(self.kubeconfig)
         self.name = str(given["namespace"])
+
+    def beside(self, name: str) -> Namespace:
+        """Another namespace of the lab."""
+        other = copy(self)
+        other.name = name
+        return other
 
     def path(self, kind: str, name: str = "") -> str:
         """Where things of the core API are: `pods`, `events`, `resourcequotas`."""

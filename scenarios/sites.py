@@ -116,6 +116,10 @@ class Sites:
         """Ask a worker to end what it runs, and then to end."""
         self._ask("POST", f"worker/{name}/shutdown")
 
+    def forget(self, name: str) -> None:
+        """Have Airflow forget a worker that has ended for good."""
+        self._ask("DELETE", f"worker/{name}")
+
     def set_concurrency(self, name: str, concurrency: int) -> None:
         """Change how many jobs a worker may run; it learns of it with its next heartbeat."""
         self._ask("PATCH", f"worker/{name}/concurrency", {"concurrency": concurrency})

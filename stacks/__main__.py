@@ -10,34 +10,50 @@ from components.airflow import check_options
 from components.platforms.base import Platform
 from components.platforms.process.platform import ProcessPlatform
 from labs.paths import run_directory
-from stacks.catalogue import check_runnable, find_lab
+from stacks.catalogue import Lab, check_runnable, find_lab
 from stacks.configuration import SHAPE, check_cluster, check_extras, configured
 from stacks.topology import Settings, build
 
 
-def _process(_config: pulumi.Config) -> Platform:
+def _process(_config: pulumi.Config, _lab: Lab) -> Platform:
     return ProcessPlatform(run_directory(pulumi.get_stack()))
 
 
-def _docker(_config: pulumi.Config) -> Platform:
+def _docker(_config: pulumi.Config, _lab: Lab) -> Platform:
     from components.platforms.docker.platform import DockerPlatform  # pulumi-docker takes a while to import
 
     return DockerPlatform(run_directory(pulumi.get_stack()))
 
 
-def _kubernetes(config: pulumi.Config) -> Platform:
+def _kubernetes(config: pulumi.Config, lab: Lab) -> Platform:
     from components.clusters.context import ContextCluster  # as does pulumi-kubernetes
+    from components.clusters.keda import Keda
     from components.clusters.kind import KindCluster
+    from components.clusters.metrics_server import MetricsServer
     from components.platforms.kubernetes.platform import KubernetesPlatform
+    from components.platforms.kubernetes.resources import NodeImage
+    from labs import images
 
     home, (kind, _, context) = run_directory(pulumi.get_stack()), check_cluster(config.get("cluster") or "kind")
+    extras = config.get_object("extras") or ()
+    measured, counted = "metrics-server" in extras, "keda" in extras
     if kind == "context":
-        return KubernetesPlatform(home, ContextCluster(context))
+        theirs = ContextCluster(context, spread=bool(lab.spares()), measured=measured, counted=counted)
+        return KubernetesPlatform(home, theirs, lab.spares())
     dedicated = config.get_bool("dedicated") or False
-    return KubernetesPlatform(home, KindCluster(home, dedicated=dedicated, port=config.get_int("api_port")))
+    cluster = KindCluster(home, dedicated=dedicated, port=config.get_int("api_port"))
+    source, _ = images.chosen() if measured or counted else ("packages", "")
+
+    def image(name: str) -> pulumi.Output[str]:
+        return NodeImage(f"{name}-image", name, source, cluster.kubeconfig, cluster.nodes).reference
+
+    if measured:
+        MetricsServer(cluster.kubeconfig, image("metrics-server"))
+    counting = [Keda(cluster.kubeconfig, image("keda"), image("keda-adapter"))] if counted else []
+    return KubernetesPlatform(home, cluster, lab.spares(), counting)
 
 
-PLATFORMS: Mapping[str, Callable[[pulumi.Config], Platform]] = {
+PLATFORMS: Mapping[str, Callable[[pulumi.Config, Lab], Platform]] = {
     "process": _process,
     "docker": _docker,
     "kubernetes": _kubernetes,
@@ -48,11 +64,12 @@ def main() -> None:
     """Read the stack's configuration, build the lab, export what scenarios need."""
     config = pulumi.Config()
     shape = {key: config.get_object(key) for key in SHAPE if config.get(key) is not None}
-    lab = configured(find_lab(config.require("lab")), shape)
-    platform = config.get("platform") or lab.platforms[0]
+    known = find_lab(config.require("lab"))
+    platform = config.get("platform") or known.platforms[0]
+    lab = configured(known.on(platform), shape)
     check_runnable(lab, platform)
     extras = tuple(config.get_object("extras") or ())
-    check_extras(lab, extras)
+    check_extras(lab, platform, extras)
     options = config.get_object("options") or {}
     check_options(options)
     settings = Settings(
@@ -62,7 +79,7 @@ def main() -> None:
         options=options,
         extras=extras,
     )
-    outputs = build(lab, PLATFORMS[platform](config), settings)
+    outputs = build(lab, PLATFORMS[platform](config, lab), settings)
     for name, value in outputs.items():
         pulumi.export(name, value)
     pulumi.export("name", pulumi.get_stack())

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import Any
 
+from components.autoscaling import Autoscaling
 from components.workers import Site, Workers
 from labs.errors import UsageError, nearest
 
@@ -23,11 +25,32 @@ def class_name(executor: str) -> str:
     return executor.rpartition(":")[2].rpartition(".")[2]
 
 
-EXTRAS: Mapping[str, str] = {"flower": "CeleryExecutor"}
-"""What `--with` adds to a lab, and the executor that the lab needs for it."""
+@dataclass(frozen=True)
+class Extra:
+    """Something that `--with` adds to a lab.
+
+    Attributes:
+        executor: which one the lab must have for it; "" where any will do.
+        platform: which one the lab must be on; "" where any will do.
+    """
+
+    executor: str = ""
+    platform: str = ""
+
+
+EXTRAS: Mapping[str, Extra] = {
+    "flower": Extra(executor="CeleryExecutor"),
+    "keda": Extra(executor="CeleryExecutor", platform="kubernetes"),
+    "log-store": Extra(executor="KubernetesExecutor"),
+    "metrics-server": Extra(platform="kubernetes"),
+}
+"""What `--with` may add, by name."""
 
 ROLES = ("api-server", "scheduler", "dag-processor", "triggerer")
 """Services of Airflow itself, of which a lab may have several."""
+
+SCALABLE = "api-server"
+"""That of them whose number an autoscaler may change: whoever asks for one is served by any."""
 
 
 @dataclass(frozen=True)
@@ -44,11 +67,15 @@ class Lab:
         workers: groups of Celery workers by name.
         sites: edge sites by name.
         replicas: how many of each of `ROLES`; one of those that are not named.
+        budgets: how many of a role with several a planned disruption must leave; all but one where nothing is said.
+        autoscaling: by group of workers, or `api-server`: how many of it an autoscaler keeps, instead of a number.
         pooled: whether PgBouncer shares out the database's connections, where the platform offers it.
         options: Airflow options by `section.key`, on top of the defaults.
+        differs: by platform, fields of the lab that are otherwise there.
 
     Raises:
-        UsageError: no executor, one that does not exist, or one that stands twice; replicas of no role, or none.
+        UsageError: no executor, one that does not exist, or one that stands twice; replicas of no role, or none; a
+            budget for what there is one of, or one that is never met; an autoscaler of nothing, or beside a number.
     """
 
     name: str
@@ -60,8 +87,11 @@ class Lab:
     workers: Mapping[str, Workers] = field(default_factory=dict)
     sites: Mapping[str, Site] = field(default_factory=dict)
     replicas: Mapping[str, int] = field(default_factory=dict)
+    budgets: Mapping[str, int] = field(default_factory=dict)
+    autoscaling: Mapping[str, Autoscaling] = field(default_factory=dict)
     pooled: bool = False
     options: Mapping[str, str] = field(default_factory=dict)
+    differs: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         names = [executor.rpartition(":")[2] for executor in self.executors]
@@ -80,6 +110,42 @@ class Lab:
                 raise UsageError(f"replicas.{role}: {nearest(role, ROLES)}use {', '.join(ROLES)}")
             if not isinstance(count, int) or count < 1:
                 raise UsageError(f"replicas.{role} is {count}: it takes a number, 1 or more")
+        scalable = (*self.workers, SCALABLE)
+        for name in self.autoscaling:
+            if name not in scalable:
+                raise UsageError(f"autoscaling.{name}: {nearest(name, scalable)}use {', '.join(scalable)}")
+            number = f"replicas.{name}" if name == SCALABLE else f"workers.{name}.replicas"
+            count = self.count(name) if name == SCALABLE else self.workers[name].replicas
+            if count > 1:
+                raise UsageError(f"autoscaling.{name} and {number}={count} exclude each other: add {number}=1")
+            if self.autoscaling[name].by == "tasks":
+                self._check_owned(name)
+        several = self._several()
+        for role, least in self.budgets.items():
+            if role not in several:
+                there = f"use {', '.join(several)}" if several else "there are several of nothing"
+                raise UsageError(f"budgets.{role}: {self.name} has not several of it: {nearest(role, several)}{there}")
+            if not isinstance(least, int) or not 0 <= least < several[role]:
+                raise UsageError(
+                    f"budgets.{role} is {least} of {several[role]}, with which no node could ever be drained: give 0 "
+                    f"to {several[role] - 1}, or ask for more replicas"
+                )
+
+    def _check_owned(self, name: str) -> None:
+        """Tasks that an autoscaler counts are those of its workers and of no others."""
+        if name == SCALABLE:
+            raise UsageError(f"autoscaling.{name}.by is 'tasks', and an {name} runs none: use cpu")
+        for other, group in self.workers.items():
+            shared = set(group.queues) & set(self.workers[name].queues)
+            if other != name and shared:
+                raise UsageError(
+                    f"autoscaling.{name} counts tasks of the queue {min(shared)}, which workers.{other} serves, too: "
+                    f"nobody could tell whose they are; take it from one of them, or use autoscaling.{name}.by=cpu"
+                )
+
+    def on(self, platform: str) -> Lab:
+        """The lab as it is on a platform."""
+        return replace(self, **self.differs.get(platform, {}))
 
     def uses(self, executor: str) -> bool:
         """Whether the executor of that class name is in the list."""
@@ -88,6 +154,25 @@ class Lab:
     def count(self, role: str) -> int:
         """How many services of that role the lab has."""
         return self.replicas.get(role, 1)
+
+    def bounds(self, name: str) -> tuple[int, int]:
+        """How many services a role or a group of workers has at least, and at most."""
+        if name in self.autoscaling:
+            return self.autoscaling[name].least, self.autoscaling[name].most
+        count = self.workers[name].replicas if name in self.workers else self.count(name)
+        return count, count
+
+    def _several(self) -> dict[str, int]:
+        """The roles with services that stand in for one another, workers if all serve one queue, and how many."""
+        counts = {role: self.bounds(role)[0] for role in ROLES}
+        queues = [set(group.queues) for group in self.workers.values()]
+        if queues and set.intersection(*queues):
+            counts["worker"] = sum(self.bounds(name)[0] for name in self.workers)
+        return {role: count for role, count in counts.items() if count > 1}
+
+    def spares(self) -> dict[str, int]:
+        """The same roles, and how many of each a planned disruption must leave."""
+        return {role: self.budgets.get(role, count - 1) for role, count in self._several().items()}
 
 
 @dataclass(frozen=True)
@@ -181,7 +266,7 @@ LABS: Mapping[str, Lab] = {
             teaches="tasks at sites that reach nothing but the API server",
             executors=(EDGE,),
             sections=(*PORTABLE, "35.6"),
-            platforms=("process", "docker"),
+            platforms=("process", "docker", "kubernetes"),
             sites={
                 "site-a": Site(("default", "site_a"), concurrency=2),
                 "site-b": Site(("site_b",)),
@@ -193,22 +278,30 @@ LABS: Mapping[str, Lab] = {
             teaches="several executors side by side, chosen per DAG and per task",
             executors=("LocalExecutor", "celery:CeleryExecutor", f"edge:{EDGE}"),
             sections=(*PORTABLE, "35.7", "35.10"),
-            platforms=("process", "docker"),
+            platforms=("process", "docker", "kubernetes"),
             needs=("a Redis server: from the PATH, or a wheel for Python up to 3.12",),
             workers={"default": Workers(("default", "zone_b"), concurrency=2)},
             sites={"site-a": Site(("default", "site_a"))},
             options={"core.parallelism": "4", **QUICK, **CELERY},
+            differs={
+                # a scheduler's pod is no place for tasks where each may have a pod of its own
+                "kubernetes": {
+                    "executors": ("celery:CeleryExecutor", "KubernetesExecutor", f"edge:{EDGE}"),
+                    "workers": {"default": Workers(("default", "heavy_compute", "io_bound", "zone_a"), concurrency=2)},
+                    "options": {**QUICK, **CELERY, **PODS},
+                }
+            },
         ),
         Lab(
             name="ha",
             teaches="two of everything: what fails over, what is lost, how fast it recovers",
             executors=("CeleryExecutor",),
             sections=(*PORTABLE, "35.10"),
-            platforms=("process", "docker"),
+            platforms=("process", "docker", "kubernetes"),
             needs=("a Redis server: from the PATH, or a wheel for Python up to 3.12",),
             workers={
-                "zone-a": Workers(("default", "heavy_compute", "io_bound", "zone_a"), concurrency=2),
-                "zone-b": Workers(("default", "heavy_compute", "io_bound", "zone_b"), concurrency=2),
+                "zone-a": Workers(("default", "heavy_compute", "io_bound", "zone_a"), concurrency=2, zone="a"),
+                "zone-b": Workers(("default", "heavy_compute", "io_bound", "zone_b", "gpu"), concurrency=2, zone="b"),
             },
             replicas=dict.fromkeys(ROLES, 2),
             pooled=True,
@@ -268,3 +361,10 @@ def check_runnable(lab: Lab, platform: str) -> None:
         )
     if lab.uses("KubernetesExecutor") and platform != "kubernetes":
         raise UsageError("KubernetesExecutor needs the platform kubernetes: take it out of the executor list")
+    if lab.budgets and platform != "kubernetes":
+        raise UsageError("budgets are for the platform kubernetes: leave them out, or add --platform kubernetes")
+    if lab.autoscaling and platform != "kubernetes":
+        raise UsageError(
+            "autoscaling is for the platform kubernetes: add --platform kubernetes, or give "
+            "workers.NAME.autoscale=[MOST, LEAST], with which a worker itself has more or fewer processes"
+        )

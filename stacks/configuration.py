@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
 import yaml
 
+from components.autoscaling import Autoscaling
 from components.workers import Site, Workers
 from labs.errors import UsageError, nearest
 from stacks.catalogue import EXTRAS, LABS, Lab
 
-SHAPE = ("executors", "workers", "sites", "replicas")
+SHAPE = ("executors", "workers", "sites", "replicas", "budgets", "autoscaling")
 """What a configuration may change of a lab's data."""
 
-Group = TypeVar("Group", Workers, Site)
+Group = TypeVar("Group", Workers, Site, Autoscaling)
 
 
 def configured(lab: Lab, config: Mapping[str, Any]) -> Lab:
@@ -25,7 +26,8 @@ def configured(lab: Lab, config: Mapping[str, Any]) -> Lab:
 
     Args:
         config: `executors`, the list; `workers` and `sites`, what differs by name and field, as in
-            `{"io": {"concurrency": 4}}`, where a new name makes a new group; `replicas`, how many by role.
+            `{"io": {"concurrency": 4}}`, where a new name makes a new group; `replicas`, how many by role; `budgets`,
+            how many of them a planned disruption must leave; `autoscaling`, its bounds by name and field.
 
     Raises:
         UsageError: the lab could not run like that; names the value and what is accepted.
@@ -39,6 +41,8 @@ def configured(lab: Lab, config: Mapping[str, Any]) -> Lab:
         workers=_changed("workers", Workers, lab.workers, config.get("workers", {})),
         sites=_changed("sites", Site, lab.sites, config.get("sites", {})),
         replicas={**lab.replicas, **_mapping("replicas", config.get("replicas", {}), "ROLE")},
+        budgets={**lab.budgets, **_mapping("budgets", config.get("budgets", {}), "ROLE")},
+        autoscaling=_changed("autoscaling", Autoscaling, lab.autoscaling, config.get("autoscaling", {})),
     )
     _check_served(changed, "CeleryExecutor", "workers", changed.workers)
     _check_served(changed, "EdgeExecutor", "sites", changed.sites)
@@ -62,7 +66,7 @@ def _changed(kind: str, make: type[Group], groups: Mapping[str, Group], changes:
             if key not in known:
                 raise UsageError(f"{where} has no {key!r}: {nearest(key, known)}use {', '.join(known)}")
         given: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
-        if name not in groups or "queues" in given:
+        if "queues" in known and (name not in groups or "queues" in given):
             given["queues"] = _listed(given.get("queues", ()))
             _check_queues(where, given["queues"])
         try:
@@ -98,18 +102,27 @@ def _check_served(lab: Lab, executor: str, kind: str, groups: Mapping[str, objec
         )
 
 
-def check_extras(lab: Lab, extras: Iterable[str]) -> None:
-    """Check that the lab can have these extras.
+def check_extras(lab: Lab, platform: str, extras: Collection[str]) -> None:
+    """Check that the lab can have these extras on a platform, and lacks none.
 
     Raises:
-        UsageError: there is no such extra, or the lab lacks the executor that it belongs to.
+        UsageError: there is no such extra, the lab lacks the executor or the platform that it belongs to, or what an
+            autoscaler of the lab looks at is measured by an extra that was not asked for.
     """
-    for extra in extras:
-        if extra not in EXTRAS:
-            raise UsageError(f"there is no extra {extra!r}: {nearest(extra, EXTRAS)}use {', '.join(EXTRAS)}")
-        if not lab.uses(EXTRAS[extra]):
-            fitting = ", ".join(other.name for other in LABS.values() if other.uses(EXTRAS[extra]))
-            raise UsageError(f"the extra {extra} needs {EXTRAS[extra]}, which the lab {lab.name} lacks: use {fitting}")
+    for name in extras:
+        if name not in EXTRAS:
+            raise UsageError(f"there is no extra {name!r}: {nearest(name, EXTRAS)}use {', '.join(EXTRAS)}")
+        extra = EXTRAS[name]
+        if extra.executor and not lab.uses(extra.executor):
+            fitting = ", ".join(other.name for other in LABS.values() if other.uses(extra.executor))
+            raise UsageError(f"the extra {name} needs {extra.executor}, which the lab {lab.name} lacks: use {fitting}")
+        if extra.platform and extra.platform != platform:
+            raise UsageError(f"the extra {name} needs the platform {extra.platform}: add --platform {extra.platform}")
+    for name, scaling in lab.autoscaling.items():
+        if scaling.by == "cpu" and "metrics-server" not in extras:
+            raise UsageError(f"autoscaling.{name} looks at CPU, which nothing measures: add --with metrics-server")
+        if scaling.by == "tasks" and "keda" not in extras:
+            raise UsageError(f"autoscaling.{name} looks at tasks, which nothing counts: add --with keda")
 
 
 def read_template(path: Path) -> str:
@@ -129,7 +142,35 @@ def read_template(path: Path) -> str:
         raise UsageError(
             f"--pod-template {path} has the containers {names}: the first must be base, which runs the task"
         )
+    if wrong := unknown_field(pod):
+        raise UsageError(
+            f"--pod-template {path} has {wrong}correct it, as the executor would leave it out without a word"
+        )
     return text
+
+
+def unknown_field(value: Any, kind: str = "V1Pod", where: str = "") -> str:
+    """The first field of a pod that Kubernetes does not know, as part of a sentence; "" where it knows them all.
+
+    >>> unknown_field({"spec": {"containers": [{"imagePulPolicy": "Always"}]}})
+    'spec.containers[0].imagePulPolicy, which Kubernetes does not know: did you mean imagePullPolicy? '
+    """
+    from kubernetes.client import models  # the package takes a second to import
+
+    if isinstance(value, list) and kind.startswith("list["):
+        inner = kind[len("list[") : -1]
+        return next(filter(None, (unknown_field(each, inner, f"{where}[{n}]") for n, each in enumerate(value))), "")
+    model = getattr(models, kind, None)
+    if model is None or not isinstance(value, Mapping):
+        return ""
+    names = {text: field for field, text in model.attribute_map.items()}
+    for key, inside in value.items():
+        path = f"{where}.{key}".lstrip(".")
+        if key not in names:
+            return f"{path}, which Kubernetes does not know: {nearest(key, names)}"
+        if wrong := unknown_field(inside, model.openapi_types[names[key]], path):
+            return wrong
+    return ""
 
 
 def check_cluster(cluster: str) -> tuple[str, str, str]:

@@ -19,6 +19,7 @@ from components.database import CONNECTIONS, RESERVED, MetadataDatabase, Metadat
 from components.edge_site import EdgeSite, EdgeSiteArgs
 from components.flower import Flower, FlowerArgs
 from components.load_balancer import HTTP, LoadBalancer, LoadBalancerArgs
+from components.log_store import OPTIONS, LogStore, LogStoreArgs
 from components.migration import MigrationJob, MigrationJobArgs
 from components.pgbouncer import CLIENTS, PgBouncer, PgBouncerArgs
 from components.platforms.base import Platform, PodPlatform, digest, folder_of
@@ -40,7 +41,7 @@ class Settings:
         database_url: an existing PostgreSQL database to use.
         pod_template: text of the template of the KubernetesExecutor's pods, instead of the lab's own.
         options: Airflow options by `section.key`, on top of the lab's.
-        extras: what to add to the lab: `flower`.
+        extras: what to add to the lab, names of `EXTRAS`.
     """
 
     api_port: int | None = None
@@ -54,12 +55,16 @@ def connections(lab: Lab, options: Mapping[str, str]) -> int:
     """How many connections to the metadata database the lab's services may hold at the same time.
 
     Each Airflow service that uses it has a pool; so has Celery's result backend, in each scheduler and with one for
-    each task that a worker runs at once.
+    each task that a worker runs at once. An autoscaler that counts tasks asks over one, and opens a new one before it
+    closes that.
     """
     pool = _number(options, "database.sql_alchemy_pool_size", 5)
     pool += _number(options, "database.sql_alchemy_max_overflow", 10)
-    slots = sum(group.replicas * group.slots for group in lab.workers.values())
-    return pool * sum(lab.count(role) for role in ROLES) + (slots + lab.count("scheduler") if slots else 0)
+    counting = 2 * sum(each.by == "tasks" for each in lab.autoscaling.values())
+    slots = sum(lab.bounds(name)[1] * group.slots for name, group in lab.workers.items())
+    return (
+        pool * sum(lab.bounds(role)[1] for role in ROLES) + counting + (slots + lab.count("scheduler") if slots else 0)
+    )
 
 
 def _number(options: Mapping[str, str], option: str, default: int) -> int:
@@ -72,7 +77,8 @@ def _number(options: Mapping[str, str], option: str, default: int) -> int:
 
 def build(lab: Lab, platform: Platform, settings: Settings) -> dict[str, pulumi.Input[object]]:
     """Declare every resource of the lab; returns the outputs that scenarios and the command line read."""
-    options = {**lab.options, **settings.options}
+    remote = "log-store" in settings.extras
+    options = {**lab.options, **(OPTIONS if remote else {}), **settings.options}
     if lab.workers and not platform.offers("redis"):
         raise UsageError(
             f"the lab {lab.name} needs Redis, and this machine has no redis-server on the PATH nor a wheel of one for "
@@ -97,6 +103,7 @@ def build(lab: Lab, platform: Platform, settings: Settings) -> dict[str, pulumi.
         writable=True,  # Airflow locks it, and would add users that it misses
     )
     broker = Broker("broker", BrokerArgs(platform, secrets.broker_password)) if lab.workers else None
+    logs = LogStore("log-store", LogStoreArgs(platform, secrets.log_store_password)) if remote else None
     pool = PgBouncer("pgbouncer", PgBouncerArgs(platform, secrets.database_password)) if pooled else None
     entrance = replace(HTTP if balanced else API, wanted=settings.api_port)
     names = replica_names(API.service, lab.count("api-server"))
@@ -115,6 +122,7 @@ def build(lab: Lab, platform: Platform, settings: Settings) -> dict[str, pulumi.
         passwords=passwords,
         exchange=platform.exchange("exchange", pulumi.ResourceOptions()),
         broker=broker.url if broker else None,
+        log_store=logs.connection if logs else None,
         api=entrance,
         api_servers=tuple(api_servers),
         options=options,
@@ -128,7 +136,7 @@ def build(lab: Lab, platform: Platform, settings: Settings) -> dict[str, pulumi.
     coherent = airflow.coherence(["api-server", "scheduler", "dag-processor", "triggerer", "worker", "edge-worker"])
     direct = replace(airflow, database=database.url, async_database=None)  # a migration takes locks for its session
     migrated = MigrationJob("migration", MigrationJobArgs(direct, after=coherent)).resource
-    api_server = ApiServer("api-server", ApiServerArgs(airflow, after=migrated))
+    api_server = ApiServer("api-server", ApiServerArgs(airflow, migrated, lab.autoscaling.get(API.service)))
     scheduler = Scheduler("scheduler", SchedulerArgs(airflow, migrated, lab.count("scheduler")))
     dag_processor = DagProcessor("dag-processor", DagProcessorArgs(airflow, migrated, lab.count("dag-processor")))
     triggerer = Triggerer("triggerer", TriggererArgs(airflow, migrated, lab.count("triggerer")))
@@ -140,16 +148,18 @@ def build(lab: Lab, platform: Platform, settings: Settings) -> dict[str, pulumi.
         "triggerer": triggerer.facts,
     }
     if balanced:
-        balancer = LoadBalancer("load-balancer", LoadBalancerArgs(platform, entrance, airflow.api_servers))
+        balancer = LoadBalancer("load-balancer", LoadBalancerArgs(platform, entrance, airflow.api_servers, api_server))
         services["load-balancer"] = balancer.facts
     if pool:
         services["pgbouncer"] = pool.facts
     if broker:
         services["broker"] = broker.facts
+    if logs:
+        services["log-store"] = logs.facts
     # tasks know one address of the API: without a load balancer, that of another server in each group of workers
     entrances = [airflow] if balanced else [replace(airflow, api=port) for port in api_servers]
     groups = [
-        CeleryWorkers(name, CeleryWorkersArgs(via, group, migrated))
+        CeleryWorkers(name, CeleryWorkersArgs(via, group, migrated, lab.autoscaling.get(name), database.url))
         for via, (name, group) in zip(cycle(entrances), lab.workers.items(), strict=False)
     ]
     if groups:
@@ -175,7 +185,7 @@ def build(lab: Lab, platform: Platform, settings: Settings) -> dict[str, pulumi.
         "paths": {
             "home": airflow.home.path,
             "dags": platform.outside(airflow.dags),
-            "logs": platform.outside(airflow.home).apply(lambda path: f"{path}/logs"),
+            "logs": platform.outside(airflow.home).apply(lambda path: path and f"{path}/logs"),
             "exchange": airflow.exchange.path,
         },
         "options": options,

@@ -12,7 +12,9 @@ import pulumi
 import yaml
 from pulumi.dynamic import CreateResult, DiffResult, Resource, ResourceProvider, UpdateResult
 
-from components.clusters.base import check_usable
+from components.clusters.base import check_spread, check_usable
+from components.clusters.keda import check_counted
+from components.clusters.metrics_server import check_measured
 from labs.cluster import cluster
 from labs.errors import LabError, UsageError, nearest
 
@@ -20,7 +22,9 @@ Props = dict[str, Any]
 
 
 def read_context(context: str, files: Sequence[Path]) -> str:
-    """The text of a kubeconfig with that context alone; what it names as files is in it.
+    """The text of a kubeconfig with that context alone, without its namespace; what it names as files is in it.
+
+    That of a lab, which `up` tells its user to export, so says the same as the one that it was made from.
 
     Raises:
         UsageError: no file, or none with that context.
@@ -41,13 +45,14 @@ def read_context(context: str, files: Sequence[Path]) -> str:
             f"no kubeconfig of {', '.join(map(str, files))} has a context {context!r}: {known}, or set KUBECONFIG"
         )
     path, values, chosen = contexts[context]
+    place = {key: value for key, value in chosen.items() if key != "namespace"}
     return str(
         yaml.safe_dump(
             {
                 "apiVersion": "v1",
                 "kind": "Config",
                 "current-context": context,
-                "contexts": [{"name": context, "context": dict(chosen)}],
+                "contexts": [{"name": context, "context": place}],
                 "clusters": [_inline(values, "clusters", "cluster", chosen["cluster"], path)],
                 "users": [_inline(values, "users", "user", chosen["user"], path)],
             }
@@ -62,7 +67,12 @@ def _inline(values: Mapping[str, Any], kind: str, key: str, name: str, path: Pat
     found = dict(found)
     for field in ("certificate-authority", "client-certificate", "client-key"):
         if field in found:
-            content = (path.parent / str(found.pop(field))).read_bytes()
+            try:
+                content = (path.parent / str(found.pop(field))).read_bytes()
+            except OSError as error:
+                raise LabError(
+                    f"the kubeconfig {path} names a {field} that cannot be read ({error}); correct it"
+                ) from error
             found[f"{field}-data"] = base64.b64encode(content).decode()
     return {"name": name, key: found}
 
@@ -77,12 +87,19 @@ class _ContextProvider(ResourceProvider):
     def create(self, props: Props) -> CreateResult:
         context = str(props["context"])
         kubeconfig = read_context(context, kubeconfig_files())
-        check_usable(cluster(kubeconfig), f"the cluster of the context {context}")
+        api, where = cluster(kubeconfig), f"the cluster of the context {context}"
+        check_usable(api, where)
+        if props["spread"]:
+            check_spread(api, where)
+        if props["measured"]:
+            check_measured(api, where)
+        if props["counted"]:
+            check_counted(api, where)
         return CreateResult(context, {**props, "kubeconfig": kubeconfig, "nodes": []})
 
     def diff(self, _id: str, olds: Props, news: Props) -> DiffResult:
         return DiffResult(
-            changes=olds["context"] != news["context"]
+            changes=any(olds.get(key) != news[key] for key in ("context", "spread", "measured", "counted"))
             or olds["kubeconfig"] != read_context(news["context"], kubeconfig_files()),
             replaces=["context"] if olds["context"] != news["context"] else [],
         )
@@ -94,16 +111,31 @@ class _ContextProvider(ResourceProvider):
 class ContextCluster(Resource, module="kubernetes", name="ContextCluster"):
     """A cluster of the user's, which the lab leaves as it is but for a namespace of its own.
 
+    Args:
+        spread: whether services are to be kept apart there, in zones.
+        measured: whether it must have metrics-server.
+        counted: whether it must have KEDA.
+
     Attributes:
         kubeconfig: text, a secret.
         nodes: empty: where it runs is not the lab's business.
     """
 
+    kind: ClassVar[str] = "context"
     sees_home: ClassVar[bool] = False
     kubeconfig: pulumi.Output[str]
     nodes: pulumi.Output[Sequence[str]]
 
-    def __init__(self, context: str, opts: pulumi.ResourceOptions | None = None) -> None:
+    def __init__(
+        self,
+        context: str,
+        *,
+        spread: bool = False,
+        measured: bool = False,
+        counted: bool = False,
+        opts: pulumi.ResourceOptions | None = None,
+    ) -> None:
         hidden = pulumi.ResourceOptions(additional_secret_outputs=["kubeconfig"])
-        props = {"context": context, "kubeconfig": None, "nodes": None}
+        needed = {"spread": spread, "measured": measured, "counted": counted}
+        props = {"context": context, **needed, "kubeconfig": None, "nodes": None}
         super().__init__(_ContextProvider(), "cluster", props, pulumi.ResourceOptions.merge(hidden, opts))

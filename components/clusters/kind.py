@@ -19,7 +19,7 @@ import pulumi
 import yaml
 from pulumi.dynamic import CreateResult, DiffResult, Resource, ResourceProvider, UpdateResult
 
-from components.clusters.base import check_usable
+from components.clusters.base import GPU, ZONE, check_usable
 from labs import node_image
 from labs.cluster import Cluster, cluster
 from labs.daemon import daemon
@@ -69,9 +69,8 @@ def configuration(name: str, *, ports: Sequence[int], folder: Path, built: bool,
         containerd.append('[plugins."io.containerd.grpc.v1.cri"]\n  restrict_oom_score_adj = true\n')
     joining = {
         "kind": "JoinConfiguration",
-        "nodeRegistration": {"taints": [{"key": "nvidia.com/gpu", "value": "present", "effect": "NoSchedule"}]},
+        "nodeRegistration": {"taints": [{"key": GPU, "value": "present", "effect": "NoSchedule"}]},
     }
-    zone = "topology.kubernetes.io/zone"
     mounts = [{"hostPath": str(folder), "containerPath": str(folder)}]
     return {
         "kind": "Cluster",
@@ -88,10 +87,10 @@ def configuration(name: str, *, ports: Sequence[int], folder: Path, built: bool,
                     for inside, outside in zip(NODE_PORTS, ports, strict=True)
                 ],
             },
-            {"role": "worker", "labels": {zone: "a"}, "extraMounts": mounts},
+            {"role": "worker", "labels": {ZONE: "a"}, "extraMounts": mounts},
             {
                 "role": "worker",
-                "labels": {zone: "b", "nvidia.com/gpu.present": "true"},
+                "labels": {ZONE: "b", f"{GPU}.present": "true"},
                 "extraMounts": mounts,
                 "kubeadmConfigPatches": [yaml.safe_dump(joining)],
             },
@@ -306,6 +305,7 @@ class KindCluster(Resource, module="kubernetes", name="KindCluster"):
         nodes: names of its containers.
     """
 
+    kind: ClassVar[str] = "kind"
     sees_home: ClassVar[bool] = True
     kubeconfig: pulumi.Output[str]
     nodes: pulumi.Output[Sequence[str]]

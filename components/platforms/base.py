@@ -10,7 +10,9 @@ from typing import Any, Literal, Protocol, runtime_checkable
 
 import pulumi
 
-Image = Literal["airflow", "postgres", "redis", "haproxy", "pgbouncer"]
+from components.autoscaling import Autoscaling
+
+Image = Literal["airflow", "postgres", "redis", "haproxy", "pgbouncer", "versitygw"]
 """Logical image: each platform knows how it gets one (an environment of wheels, a container image)."""
 
 
@@ -109,6 +111,21 @@ def folder_of(file: Volume) -> Volume:
 
 
 @dataclass(frozen=True)
+class TaskCount:
+    """How an autoscaler that counts tasks learns how many there are.
+
+    Attributes:
+        database: URL of the PostgreSQL that it asks, `postgresql://user:password@host:port/name`; a secret.
+        query: what it asks; the answer is one number.
+        slots: tasks that one replica runs at once.
+    """
+
+    database: pulumi.Input[str]
+    query: str
+    slots: int
+
+
+@dataclass(frozen=True)
 class ServiceSpec:
     """A long-running service, as a component describes it.
 
@@ -126,6 +143,9 @@ class ServiceSpec:
         reaches: ports of other services that are all it may reach, where the platform can part it from the others;
             None lets it reach every one.
         grants: what it may ask of the platform itself.
+        zone: where it should run, if the platform has a zone of that name.
+        autoscaling: how many of it an autoscaler of the platform keeps, all behind its ports; None for one.
+        tasks: what that counts, where it is to count tasks.
     """
 
     role: str
@@ -140,6 +160,9 @@ class ServiceSpec:
     belongings: Sequence[Volume] | None = None
     reaches: Sequence[Port] | None = None
     grants: Sequence[Grant] = ()
+    zone: str = ""
+    autoscaling: Autoscaling | None = None
+    tasks: TaskCount | None = None
 
 
 @dataclass(frozen=True)

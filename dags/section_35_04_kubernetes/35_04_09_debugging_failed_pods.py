@@ -1,7 +1,8 @@
 """# 35.4.9 A pod has failed: where to look
 
 Airflow knows little of a pod that came to grief: the task has no log when it never started, and none that outlives
-its pod without remote logging. Kubernetes knows more, for as long as the pod is kept, and for an hour in its events:
+its pod without remote logging, which `./lab up kubernetes --with log-store` has. Kubernetes knows more, for as long as
+the pod is kept, and for an hour in its events:
 
     kubectl get pods -l dag_id=…,task_id=…      1. is there a pod? STATUS is the first hint
     kubectl describe pod …                      2. State, Last State, Exit Code; Events, the last ones first

@@ -63,7 +63,8 @@ def edge_worker_deployment():
     def look_around(ti=None):
         """What a site is: its place, its machine, its accelerators, and what keeps its worker alive."""
         worker = psutil.Process().parents()[1]
-        keeper = Path(f"/proc/{worker.ppid()}/comm").read_text().strip()
+        # what starts a pod's only process is outside of it, and has no number in there
+        keeper = Path(f"/proc/{worker.ppid()}/comm").read_text().strip() if worker.ppid() else "outside"
         found = {
             "site": ti.hostname,
             "queue": ti.queue,

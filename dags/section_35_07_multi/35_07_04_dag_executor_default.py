@@ -9,8 +9,8 @@ nearest one wins:
 | --- | --- | --- |
 | `inherits` | CeleryExecutor | `default_args` of the DAG |
 | `site.inherits` | EdgeExecutor | `default_args` of its group |
-| `overrides` | LocalExecutor | its own argument |
-| `site.overrides` | LocalExecutor | its own argument, against both |
+| `overrides` | LocalExecutor, else KubernetesExecutor | its own argument |
+| `site.overrides` | the same | its own argument, against both |
 | `opts_out` | the first entry of the list | its own argument, `executor=None` |
 
 The file must parse where one of these is not configured, so each name falls back to None, the first entry.
@@ -60,7 +60,10 @@ def running_executor():
     return next((name for command in commands for mark, name in STARTED_BY.items() if mark in command), "unknown")
 
 
-LOCAL, CELERY, EDGE = map(configured_executors().get, ["LocalExecutor", "CeleryExecutor", "EdgeExecutor"])
+LOCAL, PODS, CELERY, EDGE = map(
+    configured_executors().get, ["LocalExecutor", "KubernetesExecutor", "CeleryExecutor", "EdgeExecutor"]
+)
+OTHER = LOCAL or PODS
 """What to write as `executor=`; None, which is the default executor, for one that is not configured."""
 
 
@@ -86,7 +89,7 @@ def dag_executor_default():
         """A part of the DAG with a default of its own."""
         return [
             where.override(task_id="inherits")(),
-            where.override(task_id="overrides", executor=LOCAL)(),
+            where.override(task_id="overrides", executor=OTHER)(),
         ]
 
     @task
@@ -94,7 +97,8 @@ def dag_executor_default():
         """Who gave each task its executor, and what a change of the list would move."""
         configured = configured_executors()
         log.info("[core] executor = %s", conf.get("core", "executor"))
-        for name, executor in {"LocalExecutor": LOCAL, "CeleryExecutor": CELERY, "EdgeExecutor": EDGE}.items():
+        wanted = {"LocalExecutor or KubernetesExecutor": OTHER, "CeleryExecutor": CELERY, "EdgeExecutor": EDGE}
+        for name, executor in wanted.items():
             if executor is None:
                 log.warning("%s is not configured here: tasks that want it follow the list.", name)
         for each in found:
@@ -115,7 +119,7 @@ def dag_executor_default():
     report(
         [
             where.override(task_id="inherits")(),
-            where.override(task_id="overrides", executor=LOCAL)(),
+            where.override(task_id="overrides", executor=OTHER)(),
             where.override(task_id="opts_out", executor=None)(),
             *site(),
         ]

@@ -194,10 +194,11 @@ def executor_log_analysis():
         if app.current_task is None:
             log.warning("No Celery worker runs this task: run it in the lab celery.")
             return {}
-        found = {}
+        found, here = {}, app.current_task.request.hostname.partition("@")[2]
         for worker, stats in sorted((app.control.inspect(timeout=2).stats() or {}).items()):
-            pool, used = stats["pool"]["processes"], stats["rusage"]
-            memory = sum(psutil.Process(pid).memory_info().rss for pid in (stats["pid"], *pool)) // 2**20
+            pool, used, memory = stats["pool"]["processes"], stats["rusage"], None
+            if worker.partition("@")[2] == here:  # those of another machine or container are not to be seen
+                memory = sum(psutil.Process(pid).memory_info().rss for pid in (stats["pid"], *pool)) // 2**20
             cpu = used["utime"] + used["stime"]
             found[worker] = {"pid": stats["pid"], "pool": pool, "memory_mb": memory, "cpu_seconds": cpu}
             log.info("%-22s %s processes, %s MB, %.1f s of CPU in its main process", worker, 1 + len(pool), memory, cpu)

@@ -11,6 +11,9 @@
 Each wrong task here works on the author's machine, with the LocalExecutor and slots enough. It fails here, on
 purpose, with the error that you will meet; the right one beside it does the same work and succeeds.
 
+In pods it is otherwise: who expects a pod has one, and tasks that wait for each other meet, because there are as many
+pods as tasks. The file is lost there too, with the pod that wrote it, and the memory is as short.
+
 Every worker of the lab stands for a machine of its own, so it has a "disk" of its own: a folder with its name. The
 limit of memory is one that the task sets for itself, as a container or a cgroup would.
 
@@ -67,6 +70,7 @@ def meet(own, other, ti, patience):
             if time.monotonic() > deadline:
                 raise TimeoutError(f"{other} did not come within {patience} s: it waits for the slot that I hold")
             time.sleep(0.2)
+        time.sleep(1)  # for the other one to see me too
     finally:
         Variable.delete(f"35_08_05_{own}")
 
@@ -170,8 +174,8 @@ def common_pitfalls():
 
     @task(queue="io_bound", trigger_rule="all_done")
     def tidy_up(ti=None):
-        """Takes the file away, from the disk on which it is."""
-        shutil.rmtree(disk(ti))
+        """Takes the file away, from the disk on which it is; that of a pod has gone with it."""
+        shutil.rmtree(disk(ti), ignore_errors=True)
 
     @task(trigger_rule="one_failed")
     def watcher():

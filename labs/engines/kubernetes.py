@@ -30,13 +30,14 @@ TIMEOUT = 600.0
 """Seconds until an object must be ready, as in pulumi-kubernetes."""
 
 GONE = 120.0
-"""Seconds until what was deleted must be gone."""
+"""Seconds until what was deleted must be gone, beside those that its pods are given to end."""
 
 IMMUTABLE: Mapping[str, tuple[str, ...]] = {
     "Job": ("spec",),
     "PersistentVolume": ("spec",),
     "PersistentVolumeClaim": ("spec",),
     "Pod": ("spec",),
+    "PriorityClass": ("value", "preemptionPolicy"),
     "RoleBinding": ("roleRef",),
     "ClusterRoleBinding": ("roleRef",),
     "Secret": ("type",),
@@ -115,9 +116,9 @@ class ObjectProvider:
                 f"there is a {_told(wanted)} that is not of this lab; remove or rename it, or name this lab otherwise "
                 "with --name"
             )
-        made = _apply(api, wanted)
+        made = apply(api, wanted)
         try:
-            _await(api, made)
+            wait_ready(api, made)
         except BaseException:
             with contextlib.suppress(LabError):
                 remove(api, made)  # it holds on to what it mounts, and a Job that failed is never tried again
@@ -126,8 +127,8 @@ class ObjectProvider:
 
     def update(self, urn: str, id: str, olds: Values, news: Values) -> Values:
         api = self._api()
-        made = _apply(api, _object(news))
-        _await(api, made)
+        made = apply(api, _object(news))
+        wait_ready(api, made)
         return {**news, "uid": _uid(made)}
 
     def delete(self, urn: str, id: str, outputs: Values) -> None:
@@ -211,7 +212,12 @@ def _owned(found: Object, wanted: Object) -> bool:
     return bool(labels) and labels.items() <= (found["metadata"].get("labels") or {}).items()
 
 
-def _apply(api: Cluster, wanted: Object) -> Object:
+def apply(api: Cluster, wanted: Object) -> Object:
+    """Apply an object on the server's side; gives it as the API server has it then.
+
+    Raises:
+        LabError: the API server refuses it; in its own words.
+    """
     try:
         made = api.request(
             "PATCH",
@@ -249,7 +255,8 @@ def remove(api: Cluster, found: Object) -> None:
         remaining = api.items(pods[0], **pods[1]) if pods and found["kind"] != "Namespace" else []
         return (None if remaining else True), f"{len(remaining)} of its pods are there"
 
-    until(gone, what=f"the {_told(found)} to be gone", timeout=GONE, interval=0.2)
+    given = _at(found, "spec.template.spec.terminationGracePeriodSeconds") or 0
+    until(gone, what=f"the {_told(found)} to be gone", timeout=GONE + given, interval=0.2)
 
 
 def _release(api: Cluster, claim: Object) -> None:
@@ -278,7 +285,7 @@ def _pods_path(thing: Object) -> tuple[str, dict[str, Any]] | None:
 # Ready
 
 
-def _await(api: Cluster, made: Object) -> None:
+def wait_ready(api: Cluster, made: Object) -> None:
     """Wait until an object is ready.
 
     Raises:
@@ -415,9 +422,22 @@ def _namespace(api: Cluster, found: Object) -> Seen:
 
 
 def _definition(_api: Cluster, found: Object) -> Seen:
-    conditions = found.get("status", {}).get("conditions", ())
+    conditions = found.get("status", {}).get("conditions") or ()  # null at first
     done = any(each["type"] == "Established" and each["status"] == "True" for each in conditions)
     return (True if done else None), "not established yet"
+
+
+def _served(_api: Cluster, found: Object) -> Seen:
+    conditions = {each["type"]: each for each in found.get("status", {}).get("conditions", ())}
+    available = conditions.get("Available", {})
+    return (True if available.get("status") == "True" else None), str(available.get("message", "not looked at yet"))
+
+
+def _scaled_object(_api: Cluster, found: Object) -> Seen:
+    """KEDA has found its target, and has asked what it is to count."""
+    conditions = {each["type"]: each for each in found.get("status", {}).get("conditions", ())}
+    ready = conditions.get("Ready", {})
+    return (True if ready.get("status") == "True" else None), str(ready.get("message", "not looked at yet"))
 
 
 READY: Mapping[str, Callable[[Cluster, Object], Seen]] = {
@@ -430,5 +450,7 @@ READY: Mapping[str, Callable[[Cluster, Object], Seen]] = {
     "PersistentVolumeClaim": _claim,
     "Namespace": _namespace,
     "CustomResourceDefinition": _definition,
+    "APIService": _served,
+    "ScaledObject": _scaled_object,
 }
 """How to see that an object of a kind is ready; of the others it is enough that they are there."""

@@ -7,6 +7,8 @@ import urllib.error
 import urllib.request
 from pathlib import Path
 
+import pytest
+
 from scenarios.machine import listening
 
 
@@ -27,6 +29,7 @@ def test_the_path_of_a_task_log(lab, eight_tasks, evidence, claim):
     )
 
 
+@pytest.mark.needs(local="processes")
 def test_where_prometheus_finds_metrics(lab, services, evidence, claim):
     """What listens in the scheduler and the API server, and what each answers to `/metrics`."""
     rows = []

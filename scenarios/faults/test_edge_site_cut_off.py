@@ -1,4 +1,4 @@
-"""A site is cut off from the API server for 30 s, while it runs two tasks that end meanwhile.
+"""A site is cut off from the API server for 30 s, while it runs two tasks that end meanwhile; or for 60 s, idle.
 
 Airflow's contract: a worker and the supervisors of its tasks send again what was not answered: "the maximum number of
 retry attempts to the execution API server" is `[workers] execution_api_retries`, and a task is ended only after
@@ -23,6 +23,9 @@ pytestmark = pytest.mark.needs(default_executor="EdgeExecutor")
 SITE = "site-a"
 OUTAGE = 30.0
 """Seconds."""
+
+LONG = 60.0
+"""Seconds: longer than a task that has ended may wait for the line."""
 
 TELLING = "telling"
 """The task that returns something."""
@@ -98,3 +101,30 @@ def test_tasks_end_meanwhile_and_their_results_arrive_later(
         assert row["by its process"] < OUTAGE
         # a task has ended when what it returned has arrived, and without that, when its process says so
         assert (row["as recorded"] > OUTAGE) == (row["task"] == TELLING), f"{row} was not recorded as it was"
+
+
+def test_what_a_site_could_not_fetch_waits_for_it(airflow, faults, services, sites, start_probe, evidence):
+    """Tasks for its queue stay queued for a minute, and are executed once each when it is back."""
+    if missing := services.cannot_cut_off():
+        pytest.skip(missing)
+    with faults.cut_off(SITE) as fault:
+        sites.wait(SITE, lambda site: site.state == "unknown", what="taken for lost", timeout=OUTAGE)
+        probe = start_probe("probe_executions")
+        probe.release()
+        until(
+            lambda: (True if time.time() > fault.at + LONG else None, f"{time.time() - fault.at:.0f} s"),
+            what=f"the outage to have lasted {LONG:.0f} s",
+            timeout=LONG,
+        )
+        during, executed = states(airflow.task_instances(probe.run)), probe.executions()
+    with late_fails():
+        run = airflow.wait(probe.run, timeout=120)
+
+    account = probe.account()
+    evidence("states at the end of the outage", during)
+    evidence("seconds after the cut", {"healthy again": fault.down})
+    evidence("tasks", account)
+    assert executed == [] and set(during) == {"queued"}, f"tasks ran at a site that was cut off: {during}"
+    assert run.state == "success", f"the run ended as {run.state}\n{airflow.explain(run)}"
+    for row in account:
+        assert row["executions started"] == row["completed"] == row["tries"] == 1, f"{row} was not executed just once"

@@ -14,16 +14,14 @@ import pytest
 from labs.waiting import until
 from scenarios.faulting import late_fails
 
-pytestmark = pytest.mark.needs(executor="KubernetesExecutor", section="35.4")
+pytestmark = pytest.mark.needs(executor="KubernetesExecutor", section="35.4", cluster="kind")
 
 SILENCE = 30
 TASKS = 2
 
 
-def test_running_tasks_go_on_and_queued_ones_wait(airflow, faults, namespace, start_in_pods, evidence):
+def test_running_tasks_go_on_and_queued_ones_wait(airflow, faults, start_in_pods, evidence):
     """Each is executed once: those that ran across the silence, and the one that was triggered in it after it."""
-    if not namespace.nodes_with("node-role.kubernetes.io/control-plane", ""):
-        pytest.skip("needs a control plane that is a node, as a kind cluster has it")
     busy = start_in_pods("35_01_04_executor_parallelism", "holds a slot", {"tasks": TASKS, "seconds": 60})
     busy.wait_for_work("work", TASKS)
 

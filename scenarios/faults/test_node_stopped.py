@@ -12,18 +12,14 @@ Hint: anti-affinity keeps the next try out of the zone where its sibling runs, s
 import pytest
 
 from scenarios.faulting import late_fails
-from scenarios.pods import GPU, ZONE
+from scenarios.pods import GPU
 
-pytestmark = pytest.mark.needs(executor="KubernetesExecutor", section="35.4")
+pytestmark = pytest.mark.needs(executor="KubernetesExecutor", section="35.4", cluster="kind")
 
 
 def test_the_task_is_given_up_and_runs_elsewhere(lab, airflow, faults, namespace, start_in_pods, evidence):
     """While the node is still down: second try, on another node; the first one's pod never ended."""
     gpu = namespace.nodes_with(GPU, "true")
-    if not gpu or not namespace.nodes_with(ZONE, "a"):
-        pytest.skip(
-            "needs nodes in two zones, one of them with the GPU label, as kind clusters of these labs have them"
-        )
     timeout = float(lab.outputs["options"]["scheduler.task_instance_heartbeat_timeout"])
     busy = start_in_pods("35_04_05_affinity_tolerations", "runs on node", {"seconds": 60})
     for task_id in ("spread_1", "spread_2"):

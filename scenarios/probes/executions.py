@@ -89,3 +89,4 @@ probe("probe_patient", {"work": {"retries": 1, "retry_delay": timedelta(minutes=
 probe("probe_zone_a", {f"work_{number}": {"queue": "zone_a"} for number in (1, 2)})
 probe("probe_zone_b", {f"work_{number}": {"queue": "zone_b"} for number in (1, 2)})
 probe("probe_many", {f"work_{number}": {} for number in range(1, 25)})
+probe("probe_again", {f"work_{number}": {"retries": 1} for number in range(1, 9)})

@@ -88,6 +88,7 @@ def test_a_worker_holds_what_it_runs(loaded, slots, evidence):
     assert watched["most_waiting"] > 0
 
 
+@pytest.mark.needs(local="processes")
 def test_a_free_process_takes_the_next_task(loaded, slots, celery, evidence):
     """Tasks are not dealt out: the process with the slow task took the fewest, the other one the rest."""
     run, _ = loaded

@@ -3,9 +3,13 @@
 Hint: an override is laid over the template in the scheduler; `kubectl get pod … -o yaml` shows the result.
 """
 
+from pathlib import Path
+
 import pytest
 
+from labs.airflow import AirflowError
 from scenarios.pods import ZONE
+from scenarios.probing import deployed
 
 pytestmark = pytest.mark.needs(executor="KubernetesExecutor", section="35.4")
 
@@ -92,3 +96,35 @@ def test_the_log_shows_what_was_asked_and_got(ran, evidence):
     for task_id in ("other_image", "other_resources", "other_node", "everything"):
         assert f"{task_id} asked for {{" in log
         assert f"{task_id} got node {ran.one(task_id).node}" in log
+
+
+MISTYPED = """
+from airflow.sdk import dag, task
+from kubernetes.client import models as k8s
+
+base = k8s.V1Container(name="base", image_pul_policy="Always")
+
+@dag(dag_id="probe_mistyped", schedule=None, tags=["mistyped"])
+def mistyped():
+    @task(executor_config={"pod_override": k8s.V1Pod(spec=k8s.V1PodSpec(containers=[base]))})
+    def never():
+        pass
+
+    never()
+
+mistyped()
+"""
+
+
+@pytest.mark.needs(local="folders")
+def test_an_unknown_field_is_refused_where_it_is_written(lab, airflow, tmp_path, evidence):
+    """An override with it is an import error of its file, which names the field: no pod is ever made of it."""
+    folder = tmp_path / "mistyped"
+    folder.mkdir()
+    (folder / "mistyped.py").write_text(MISTYPED)
+    dags = Path(lab.outputs["paths"]["dags"])
+    with pytest.raises(AirflowError) as refused, deployed(airflow, dags, folder, tag="mistyped"):
+        pytest.fail("the DAG was taken")
+    said = str(refused.value)
+    evidence("import error", said.strip().splitlines()[-1])
+    assert "got an unexpected keyword argument 'image_pul_policy'" in said

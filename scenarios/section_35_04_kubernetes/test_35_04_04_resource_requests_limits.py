@@ -5,6 +5,7 @@ Hint: the scheduler's log has the API's answer to a pod that could not be create
 
 import pytest
 
+from scenarios.metering import metered
 from scenarios.pods import refusals, slug
 
 pytestmark = pytest.mark.needs(executor="KubernetesExecutor", section="35.4")
@@ -47,6 +48,23 @@ def test_the_kernel_enforces_the_limits(ran, evidence):
             assert (each["given"]["limits_cpu"], each["given"]["limits_memory"]) == KERNEL[task]
     assert told["guaranteed"]["throttled"] > 0, "2 s of CPU time at 0.4 CPU should have been throttled"
     assert told["guaranteed"]["seconds"] > 2 / 0.4 - 1, "0.4 CPU should have taken 5 s for 2 s of CPU time"
+
+
+@pytest.mark.needs(extras="metrics-server")
+def test_metrics_server_says_what_the_kernel_counts(namespace, start_in_pods, evidence):
+    """While a task computes, its CPU and memory as metrics-server has them are those of its own control group.
+
+    Hint: `kubectl top pod`; it knows a pod after some 30 s, and then what it used in the last 15.
+    """
+    busy = start_in_pods("35_04_04_resource_requests_limits", "", {"seconds": 60})
+    (ti,) = busy.wait_for_work("guaranteed")
+    found = metered(namespace, ti.hostname, readings=2)
+    evidence("guaranteed", [vars(each) for each in found])
+    for each in found:
+        assert each.counted_cpu > 0.2, f"the task did not compute: {each.counted_cpu:.2f} CPUs"
+        assert each.cpu == pytest.approx(each.counted_cpu, rel=0.2), f"of {each.seconds:.0f} s"
+        assert each.memory == pytest.approx(each.counted_memory, rel=0.2)
+        assert each.cpu < 0.4 * 1.2, "it is said to have used more than its limit"
 
 
 def test_the_log_counts_what_fits_into_a_quota(ran, evidence):

@@ -3,10 +3,12 @@
 Hint: `kubectl describe pod`; for a pod that is gone, `kubectl get events` for an hour.
 """
 
+import json
 import re
 
 import pytest
 
+from scenarios.log_store import kept_logs
 from scenarios.pods import cause
 
 pytestmark = pytest.mark.needs(executor="KubernetesExecutor", section="35.4")
@@ -86,10 +88,20 @@ def test_the_dag_shows_a_learner_the_same(ran, evidence):
         assert f"describe pods -l dag_id=35_04_09_debugging_failed_pods,task_id={task_id}" in log
 
 
-def test_a_log_goes_with_its_pod(ran, lab, airflow, evidence, claim):
+@pytest.fixture
+def raised(ran, namespace):
+    """The pod of a task that failed; the cluster has it no more."""
+    life = ran.one("raises")
+    assert ran.seen.one("raises").state == "failed"
+    assert life.gone and namespace.api.found(namespace.path("pods", life.name)) is None, f"{life.name} is there"
+    return life
+
+
+def test_a_log_goes_with_its_pod(ran, raised, lab, airflow, evidence, claim):
     """Without remote logging, Airflow has nothing of a task whose pod is gone; with it, all that the pod said."""
     remote = lab.outputs["options"].get("logging.remote_logging", "False") == "True"
     text = airflow.log(ran.seen.one("raises"))
+    evidence("pod", raised.row())
     evidence("what Airflow has of it", text[:600])
     claim(
         "When the Pod is removed after the run, those logs are gone, unless remote logging is configured",
@@ -99,3 +111,27 @@ def test_a_log_goes_with_its_pod(ran, lab, airflow, evidence, claim):
     )
     assert "a mistake of the task" in ran.log("raises"), "the pod itself said nothing"
     assert ("a mistake of the task" in text) is remote
+
+
+@pytest.mark.needs(extras="log-store")
+def test_the_log_store_has_what_the_pod_took_with_it(ran, raised, host, airflow, evidence, claim):
+    """One object in the store, every line of which Airflow shows; the pod was given no key to it."""
+    store, text = host("log-store"), airflow.log(ran.seen.one("raises"))
+    kept = kept_logs(store, ran.seen.run, "raises")
+    evidence("objects of the store's pod", {key: len(value) for key, value in kept.items()})
+    evidence("what Airflow has of it", text[:600])
+    assert len(kept) == 1, f"the log store has {len(kept)} logs of raises"
+    ((key, value),) = kept.items()
+    assert "a mistake of the task" in value
+    said = [str(json.loads(line)["event"]) for line in value.splitlines()]
+    missing = [event for event in said if event not in text and not event.startswith("::")]  # those only fold lines
+    assert not missing, f"Airflow does not show {missing}"
+    claim(
+        "The UI then fetches logs from that location instead of the local disk",
+        "seed 003",
+        "holds" if f"s3://{key}" in text else "wrong",
+        {"Airflow read": text.splitlines()[0], "the pod is there": False},
+    )
+    password = store.check_output("printenv ROOT_SECRET_KEY")
+    given = json.dumps([sighting.pod for sighting in raised.sightings])
+    assert password and password not in given, "the pod was given the key of the store"

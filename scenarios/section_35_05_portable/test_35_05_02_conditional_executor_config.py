@@ -49,7 +49,7 @@ def test_the_results_do_not_depend_on_it(run, evidence):
     assert results == [sum(range(1_000)), sum(range(1_000_000))]
 
 
-@pytest.mark.needs(executor="KubernetesExecutor")
+@pytest.mark.needs(default_executor="KubernetesExecutor")
 def test_the_pod_is_of_that_size(run, evidence):
     """The Kubernetes half: as the API server stored them, only the pod of `heavy` has other requests."""
     found = {life.task_id: life.spec()["resources"] for life in run.history.lives(run.run)}

@@ -50,7 +50,7 @@ def test_the_log_says_what_was_asked(sized, executor, evidence):
     ]
 
 
-@pytest.mark.needs(executor="KubernetesExecutor")
+@pytest.mark.needs(default_executor="KubernetesExecutor")
 def test_each_size_is_that_of_a_pod(sized, evidence):
     """The Kubernetes half: what each pod requests, as the API server stored it."""
     found = {life.task_id: life.spec()["resources"]["requests"] for life in sized.history.lives(sized.run)}

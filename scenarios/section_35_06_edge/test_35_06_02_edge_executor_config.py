@@ -16,7 +16,7 @@ from labs.service_logs import service_logs
 from scenarios.sites import LOST, UP
 from stacks.catalogue import find_lab
 
-pytestmark = pytest.mark.needs(executor="EdgeExecutor")
+pytestmark = pytest.mark.needs(executor="EdgeExecutor", local="processes")
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,7 @@ import pytest
 
 from components.dag_folder import DAGS
 
-pytestmark = pytest.mark.needs(executor="EdgeExecutor")
+pytestmark = pytest.mark.needs(executor="EdgeExecutor", local="processes")
 
 READINGS = 60_000
 

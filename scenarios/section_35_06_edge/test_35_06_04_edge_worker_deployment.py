@@ -18,9 +18,12 @@ from scenarios.judge import intervals, max_concurrent, sequential
 from scenarios.observing import Look, Observation
 from scenarios.sites import LOST, UP, Site, own_users
 
-pytestmark = pytest.mark.needs(executor="EdgeExecutor")
+pytestmark = pytest.mark.needs(executor="EdgeExecutor", local="processes")
 
 DAG = "35_06_04_edge_worker_deployment"
+GONE = ("offline", "unknown")
+"""States of a worker that has ended."""
+
 START = 60.0
 """Seconds in which a worker that was started again must have registered; about 3 on two idle cores."""
 
@@ -133,6 +136,21 @@ def test_workers_in_containers(operated, evidence):
     assert set(places.values()) <= {"container", "pod"}
 
 
+@pytest.mark.needs(platform="kubernetes")
+def test_each_site_is_a_pod_in_a_namespace_of_its_own(operated, lab, services, namespace, evidence):
+    """In a cluster: it says that it is in a pod; a StatefulSet keeps that, apart from the lab and the other site."""
+    rows = {}
+    for site in operated.before:
+        (pod,) = services.service_pod(site).parts
+        space = namespace.beside(pod.namespace)
+        (owner,) = space.api.request("GET", space.path("pods", pod.name))["metadata"]["ownerReferences"]
+        rows[site] = {"pod": pod.name, "namespace": pod.namespace, "kept by": f"{owner['kind']} {owner['name']}"}
+    evidence("sites", [{"site": site, **row} for site, row in rows.items()])
+    assert set(operated.run.xcom("compare").values()) == {"pod"}
+    assert {row["kept by"] for row in rows.values()} == {f"StatefulSet airflow-{site}" for site in rows}
+    assert len({row["namespace"] for row in rows.values()} | {namespace.name}) == len(rows) + 1
+
+
 def test_workers_beside_an_accelerator(operated, host, evidence):
     """A site with a GPU or TPU finds it, and is told to serve a queue of its own for it."""
     there = accelerators(host("edge-worker"))
@@ -207,3 +225,24 @@ def test_capacity_changes_while_it_runs(run_dag, sites, evidence):
     assert max_concurrent(jobs) > 2, "both sites together ran no more jobs at once than site-b alone"
     assert told["sites"] == ["site-a", "site-b"]
     assert {name: sites.worker(name).pid for name in workers} == workers, "a worker was started again for it"
+
+
+@pytest.mark.long
+def test_a_site_more_takes_its_share(lab, run_dag, sites, evidence):
+    """Scaled by hand: another worker for the queue, which takes jobs of the backlog, and is gone afterwards."""
+    workers = {name: sites.worker(name).pid for name in ("site-a", "site-b")}
+    try:
+        with lab.reconfigured({}, sites={"site-c": {"queues": ["site_b"]}}):
+            before = sites.all()["site-c"]
+            run = run_dag({"jobs": 4, "seconds": 3})
+        gone = sites.wait("site-c", lambda site: site.state in GONE, what="gone", timeout=2 * LOST)
+    finally:
+        if "site-c" in sites.all():
+            sites.forget("site-c")  # or it would count as one that is lost
+    jobs, told = run.all("job"), run.xcom("capacity")
+    evidence("jobs", [{"site": ti.hostname, "started": ti.started, "ended": ti.ended} for ti in jobs])
+    evidence("the site", [vars(before), vars(gone)])
+    assert before.state in UP
+    assert {ti.hostname for ti in jobs} == {"site-b", "site-c"} == set(told["sites"])
+    assert max_concurrent(jobs) == 2, "two sites of one job at a time ran no two jobs at once"
+    assert {name: sites.worker(name).pid for name in workers} == workers, "another worker was started again for it"

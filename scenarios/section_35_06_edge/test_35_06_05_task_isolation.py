@@ -13,8 +13,10 @@ from airflow_client.client import VariableApi
 
 from components.platforms.process import closed_ports
 from labs.airflow import AirflowError
+from labs.daemon import daemon
 from labs.paths import run_directory
 from labs.processes import number
+from scenarios.cutting import CONNECT
 from scenarios.machine import remotes
 from scenarios.observing import Observation
 from scenarios.sites import own_users
@@ -23,6 +25,15 @@ pytestmark = pytest.mark.needs(executor="EdgeExecutor")
 
 DAG = "35_06_05_task_isolation"
 NOTE = "35_06_05_note"
+
+
+def own_network(namespace):
+    """Whether the nodes have the network of this project's node image, which knows nothing of policies."""
+    from components.clusters.kind import POD_NETWORK  # pulumi takes a while to import
+
+    with daemon() as client:
+        there = [each for each in client.containers.list(ignore_removed=True) if each.name in namespace.nodes()]
+        return any(each.exec_run(["test", "-x", POD_NETWORK])[0] == 0 for each in there)
 
 
 @pytest.fixture(scope="module")
@@ -34,16 +45,18 @@ def addresses(lab):
 
 def closed(platform):
     """The error of whoever connects to a service that is closed to it; what the machine lacks for that skips."""
-    if platform == "docker":
-        return "gaierror"  # its network has no such name
+    if platform in ("docker", "kubernetes"):
+        return "gaierror"  # its network, or its namespace, has no such name
     if not closed_ports.supported():
         pytest.skip("needs Landlock's rules for TCP, as Linux 6.7 has: without, only its password keeps sites out")
     return "PermissionError"
 
 
 @pytest.fixture(scope="module")
-def isolated(airflow, sites, services, addresses, requests_since, timeline):
+def isolated(lab, airflow, sites, services, addresses, requests_since, timeline):
     """A run, and what its machine showed meanwhile: environments, connections, and the scheduler's for comparison."""
+    if lab.outputs.get("cluster", {}).get("kind") == "context":
+        pytest.skip("needs sites whose processes this machine sees; those in a cluster of the user's it does not")
     requests, seen = requests_since(), {"environments": {}, "sites to": set(), "scheduler to": set()}
 
     def watch(_):
@@ -116,6 +129,7 @@ def test_the_database_is_closed_to_a_task(told, addresses, lab, evidence):
     assert answers[addresses["metadata-database"]].startswith(closed(lab.platform)), f"the task was answered {answers}"
 
 
+@pytest.mark.needs(local="processes")
 def test_the_password_does_not_help_a_site(sites, addresses, lab, services, evidence):
     """With the right password a site gets no further than without: the way is closed to it, not to the scheduler."""
     host, _, port = addresses["metadata-database"].rpartition(":")
@@ -145,7 +159,7 @@ def test_the_password_does_not_help_a_site(sites, addresses, lab, services, evid
     assert all(refusal in answer for answer in answers.values()), f"a site got further than it should: {answers}"
 
 
-@pytest.mark.needs(platform="docker", because="elsewhere all sites are on the network of one machine")
+@pytest.mark.needs(platform="docker", because="processes share one network, and in a cluster policies rule")
 def test_a_site_reaches_no_service_but_the_api(services, lab, evidence):
     """From its own network, no name and no address of another service leads anywhere; from the scheduler's, all do."""
     attempt = "import socket, sys; socket.create_connection((sys.argv[1], int(sys.argv[2])), timeout=3)"
@@ -169,6 +183,21 @@ def test_a_site_reaches_no_service_but_the_api(services, lab, evidence):
         by_name = row["asked for"] == row["service"]
         wanted = "socket.gaierror" if by_name else "TimeoutError"
         assert row["site-a"].startswith(wanted), f"site-a is on a network with {row}"
+
+
+@pytest.mark.needs(platform="kubernetes")
+def test_the_network_lets_a_site_reach_the_api_server_alone(lab, services, namespace, evidence):
+    """By address, as names are not needed for it: its NetworkPolicy lets the one through and not the other."""
+    targets = {"api-server": "8080", "metadata-database": "5432"}
+    reached = {
+        name: services.run("site-a", ["python", "-c", CONNECT, services.host(name), port]).returncode == 0
+        for name, port in targets.items()
+    }
+    evidence("reached from the site", reached)
+    assert reached["api-server"], "the site does not reach the API server either: this shows nothing"
+    if lab.outputs["cluster"]["kind"] == "kind" and own_network(namespace):
+        pytest.skip("needs a network that keeps NetworkPolicies; that of this project's node image keeps none")
+    assert not reached["metadata-database"]
 
 
 def test_what_tasks_share_goes_through_the_api(isolated, told, airflow, evidence):

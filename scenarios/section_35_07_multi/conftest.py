@@ -26,11 +26,18 @@ SUPERVISED = re.compile(r"Workload finished .*\[supervisor\].* workload_id=(\S+)
 
 
 @pytest.fixture(scope="session")
-def executed(lab: Lab, celery: Celery, sites: Sites) -> Callable[[Observation], dict[str, str]]:
+def words(lab: Lab) -> dict[str, str]:
+    """Executor → what the lab's list has for it, in order: its alias, else its class name."""
+    return {spec.split(":")[-1].split(".")[-1]: spec.split(":")[0] for spec in lab.executors}
+
+
+@pytest.fixture(scope="session")
+def executed(lab: Lab, celery: Celery, sites: Sites, words: dict[str, str]) -> Callable[[Observation], dict[str, str]]:
     """`executed(run)`: task → the executor that ran it, by the traces that each leaves on its own side.
 
-    A Celery worker writes what it took into its log, a site's jobs are in the edge executor's table, and what the
-    LocalExecutor ran was supervised within the scheduler, whose log says so. Not one may have two of these, or none.
+    A Celery worker writes what it took into its log, a site's jobs are in the edge executor's table, the Kubernetes API
+    tells of each task's pod, and what the LocalExecutor ran was supervised within the scheduler, whose log says so. Not
+    one may have two of these, or none.
     """
     scheduler = service_logs(lab.outputs)["scheduler"]
 
@@ -48,12 +55,16 @@ def executed(lab: Lab, celery: Celery, sites: Sites) -> Callable[[Observation], 
     def executed(run: Observation) -> dict[str, str]:
         traces = [("CeleryExecutor", t.task_id, t.worker) for t in celery.taken(run.run)]
         traces += [("EdgeExecutor", job.task_id, job.worker) for job in sites.jobs(run.run)]
-        missing = {ti.task_id for ti in run.instances} - {task for _, task, _ in traces}
-        traces += [("LocalExecutor", task, "scheduler") for task in supervised(run, missing)]
+        if run.history:
+            traces += [("KubernetesExecutor", life.task_id, life.name) for life in run.history.lives(run.run)]
+        if "LocalExecutor" in words:
+            missing = {ti.task_id for ti in run.instances} - {task for _, task, _ in traces}
+            traces += [("LocalExecutor", task, "scheduler") for task in supervised(run, missing)]
         found = {task: executor for executor, task, _ in traces}
         assert len(traces) == len(found) == len(run.instances), f"not one trace for each task: {sorted(traces)}"
         for executor, task, where in traces:
-            assert where == run.one(task).hostname == HOSTS[executor], f"{task} of {executor} has a trace at {where}"
+            place = HOSTS.get(executor, where)  # each pod has a name of its own
+            assert where == run.one(task).hostname == place, f"{task} of {executor} has a trace at {where}"
         return found
 
     return executed

@@ -6,19 +6,10 @@ Hint: the log of `report` says for each task which executor it got; a DAG has no
 import pytest
 
 pytestmark = [
-    pytest.mark.needs(executor="LocalExecutor", section="35.7"),
+    pytest.mark.needs(executor=("LocalExecutor", "KubernetesExecutor"), section="35.7"),
     pytest.mark.needs(executor="CeleryExecutor"),
     pytest.mark.needs(executor="EdgeExecutor"),
 ]
-
-GIVEN = {
-    "inherits": ("celery", "CeleryExecutor"),
-    "overrides": ("LocalExecutor", "LocalExecutor"),
-    "opts_out": (None, "LocalExecutor"),
-    "site.inherits": ("edge", "EdgeExecutor"),
-    "site.overrides": ("LocalExecutor", "LocalExecutor"),
-}
-"""Task → the executor that it has, and where that leads."""
 
 
 @pytest.fixture(scope="module")
@@ -27,12 +18,25 @@ def defaulted(run_dag):
     return run_dag()
 
 
-def test_the_nearest_value_wins(defaulted, executed, evidence):
+@pytest.fixture(scope="module")
+def given(words, executor):
+    """Task → the executor that it has, and where that leads."""
+    other = "LocalExecutor" if "LocalExecutor" in words else "KubernetesExecutor"
+    return {
+        "inherits": ("celery", "CeleryExecutor"),
+        "overrides": (other, other),
+        "opts_out": (None, executor),
+        "site.inherits": ("edge", "EdgeExecutor"),
+        "site.overrides": (other, other),
+    }
+
+
+def test_the_nearest_value_wins(defaulted, executed, given, evidence):
     """Group before DAG, the task before both: so Airflow recorded it, and so the executors' own traces say."""
     ran_on = executed(defaulted)
-    found = {task: (defaulted.one(task).executor, ran_on[task]) for task in GIVEN}
+    found = {task: (defaulted.one(task).executor, ran_on[task]) for task in given}
     evidence("tasks", [{"task": task, "executor": word, "ran on": where} for task, (word, where) in found.items()])
-    assert found == GIVEN
+    assert found == given
 
 
 def test_the_last_task_inherits_too(defaulted, executed, evidence):
@@ -42,13 +46,27 @@ def test_the_last_task_inherits_too(defaulted, executed, evidence):
     assert (ti.executor, executed(defaulted)["report"]) == ("celery", "CeleryExecutor")
 
 
-def test_the_report_says_what_would_move(defaulted, executor, evidence):
+def test_the_report_says_what_would_move(defaulted, executor, given, evidence):
     """Only what names no executor follows the list; all values are the same on every executor."""
     told = defaulted.xcom("report")
     evidence("told", told)
     assert told["default"] == executor
-    assert told["executors"] == {task: word for task, (word, _) in GIVEN.items()}
-    assert told["ran_on"] == {task: where for task, (_, where) in GIVEN.items()}
+    assert told["executors"] == {task: word for task, (word, _) in given.items()}
+    assert told["ran_on"] == {task: where for task, (_, where) in given.items()}
     assert told["follows"] == ["opts_out"]
-    assert told["stays"] == sorted(set(GIVEN) - {"opts_out"})
+    assert told["stays"] == sorted(set(given) - {"opts_out"})
     assert told["values"] == [sum(range(1_000))]
+
+
+@pytest.mark.long
+def test_another_order_moves_only_what_follows_the_list(lab, run_dag, executed, given, words, evidence):
+    """Migration: with the second executor first and no DAG touched, the task that names none moves, and no other."""
+    first, second, *rest = lab.executors
+    with lab.reconfigured({}, executors=[second, first, *rest]):
+        moved = run_dag()
+        ran_on = executed(moved)
+    found = {task: (moved.one(task).executor, ran_on[task]) for task in given}
+    evidence("order of the list", {"before": lab.executors, "now": [second, first, *rest]})
+    evidence("tasks", [{"task": task, "word": word, "ran on": where} for task, (word, where) in found.items()])
+    assert found == {**given, "opts_out": (None, list(words)[1])}
+    assert given["opts_out"] != found["opts_out"]

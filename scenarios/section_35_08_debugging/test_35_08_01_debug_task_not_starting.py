@@ -26,7 +26,7 @@ STATES = {"nobody_takes_me": "queued", "in_no_pool": "scheduled", "behind": None
 
 
 @pytest.fixture(scope="module")
-def stuck(airflow, celery, timeline):
+def stuck(airflow, celery, timeline, logs_for_tasks):
     """A run of the DAG, and how many messages waited in the queue that nobody serves at each look."""
     looks, depths = [], []
 
@@ -35,7 +35,7 @@ def stuck(airflow, celery, timeline):
         depths.append(celery.waiting(QUEUE)[QUEUE])
 
     airflow.wait_for_dag(DAG, file=f"{DAG}.py")
-    run = airflow.trigger(DAG)
+    run = airflow.trigger(DAG, {"scheduler_log": str(logs_for_tasks / "scheduler.log")})
     timeline(run)
     run = airflow.wait(run, 240, watch=watch)
     return Observation(airflow, run, airflow.task_instances(run), looks), depths
@@ -64,7 +64,6 @@ def test_the_causes_are_right(stuck, celery, evidence):
     assert all(queue in told["nobody_takes_me"]["fact"] for queue in served), "it does not say which queues are served"
 
 
-@pytest.mark.needs(platform="process", because="the logs of containers are where no task can read them")
 def test_the_scheduler_said_so_too(stuck, lab, evidence):
     """Its log names the missing pool, and queued the task that nobody takes; it says nothing of the third."""
     run, _ = stuck

@@ -46,6 +46,7 @@ def test_the_routes(ran, celery, evidence):
     assert told == {**started, "defualt": []}
 
 
+@pytest.mark.needs(local="folders")
 def test_a_task_process_that_dies_is_reported_by_the_one_above(ran, airflow, evidence):
     """One try failed at once and one succeeded, each in a process of its own; without retries there is no second."""
     first, second = airflow.tries(ran.one("crash_of_the_task"))
@@ -59,6 +60,7 @@ def test_a_task_process_that_dies_is_reported_by_the_one_above(ran, airflow, evi
     assert "Process terminated by signal" in airflow.log(good)
 
 
+@pytest.mark.needs(local="folders")
 def test_a_pool_process_that_dies_is_replaced(ran, airflow, services, workers, lab, evidence):
     """The worker's log names the very process and the signal; the worker lived on; another process took the retry."""
     ti, told = ran.one("crash_of_the_pool"), ran.xcom("crash_of_the_pool")

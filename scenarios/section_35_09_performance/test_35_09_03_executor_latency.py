@@ -5,6 +5,7 @@ Relations are judged, no speeds: this machine may be busy.
 Hint: the log of `report` has the stages of each executor, with the longest one.
 """
 
+import re
 from itertools import pairwise
 from statistics import mean, median
 
@@ -12,6 +13,7 @@ import pytest
 
 from labs.waiting import until
 from scenarios.faulting import late_fails
+from scenarios.metering import duration
 from scenarios.pods import moment, spans
 from stacks.catalogue import class_name
 
@@ -24,6 +26,9 @@ TICK = 0.05
 
 MADE_FOR_THE_TASK = {"LocalExecutor": False, "CeleryExecutor": False, "EdgeExecutor": True, "KubernetesExecutor": True}
 """Whether the process above a task's is a new one, by executor."""
+
+PULLED = re.compile(r"Successfully pulled image .* in (?P<time>[\dhms.]+) \(")
+"""What the kubelet says of an image that it had to fetch; of another one: `already present on machine`."""
 
 
 @pytest.fixture(scope="module")
@@ -218,3 +223,38 @@ def test_where_the_time_of_a_pod_goes(ran, measured, evidence):
         # times of Kubernetes are cut to whole seconds, and of a container it notes the start when its process has begun
         assert ti.queued.timestamp() - 1 <= created <= container <= told["above"] + 1
         assert told["stages"]["made ready"] > TICK, "Python and Airflow's imports took no time"
+
+
+def pulls(ran, namespace):
+    """Task → what the kubelet said of the image of its pod."""
+    found = {life.task_id: namespace.events(life.uid) for life in ran.history.lives(ran.run)}
+    return {
+        task_id: [str(event.get("message")) for event in events if event.get("reason") == "Pulled"]
+        for task_id, events in found.items()
+    }
+
+
+@pytest.mark.needs(executor="KubernetesExecutor", cluster="kind")
+def test_no_pod_waits_for_its_image(ran, namespace, evidence):
+    """The images of these labs are on the nodes before any pod is: the kubelet says so of each."""
+    found = pulls(ran, namespace)
+    evidence("what the kubelet said", found)
+    assert found and all(found.values()), "of a pod nothing was said about its image"
+    for task_id, messages in found.items():
+        assert all("already present on machine" in each for each in messages), f"{task_id} waited: {messages}"
+
+
+@pytest.mark.needs(executor="KubernetesExecutor")
+def test_an_image_that_is_fetched_is_part_of_the_start(ran, measured, namespace, evidence):
+    """Where a node had to fetch the image, the task waited at least that long."""
+    fetched = {task: PULLED.search(" ".join(messages)) for task, messages in pulls(ran, namespace).items()}
+    seconds = {task: duration(match["time"]) for task, match in fetched.items() if match}
+    rows = [
+        {"task": ti.task_id, "image fetched in": seconds[ti.task_id], "start": start(ti, told)}
+        for _, ti, told in measured
+        if ti.task_id in seconds
+    ]
+    if not rows:
+        pytest.skip("needs a node that lacks the image and fetches it; here every node had it")
+    evidence("seconds", rows)
+    assert all(row["start"] > row["image fetched in"] for row in rows)

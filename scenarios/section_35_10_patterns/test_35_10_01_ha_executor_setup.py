@@ -10,6 +10,7 @@ from labs.waiting import until
 from scenarios.faulting import late_fails
 from scenarios.judge import processes
 from scenarios.machine import remotes
+from scenarios.pods import ZONE
 
 pytestmark = pytest.mark.needs(executor="CeleryExecutor", section="35.10", replicas="worker")
 
@@ -108,6 +109,7 @@ def test_a_lost_zone_is_noticed_and_costs_only_what_is_tied_to_it(airflow, fault
     assert run.state == "success"
 
 
+@pytest.mark.needs(local="processes")
 def test_the_database_has_no_client_but_the_pool(lab, services, evidence):
     """Every service of Airflow is connected to PgBouncer and to no database; PgBouncer is, and keeps to its limit."""
     if "pgbouncer" not in lab.outputs["services"]:
@@ -131,6 +133,40 @@ def test_the_database_has_no_client_but_the_pool(lab, services, evidence):
     assert not straight, f"connected to the database itself: {', '.join(straight)}"
     assert all(row["to the pool"] for row in rows if row["service"].startswith("scheduler"))
     assert 0 < pooled <= 2 * CONNECTIONS  # one pool for transactions, one for sessions
+
+
+@pytest.mark.needs(platform="kubernetes")
+def test_the_zones_are_those_of_the_cluster(lab, services, namespace, evidence):
+    """Of each kind with two, one is in each zone, by the nodes of their pods; a zone's worker is in the zone."""
+    zones = {name: node["metadata"]["labels"].get(ZONE, "") for name, node in namespace.nodes().items()}
+    where = {service: zone for node, zone in zones.items() for service in services.on(node)}
+    kinds = {
+        role: {replica["name"]: where[replica["name"]] for replica in group}
+        for role, group in lab.outputs["services"].items()
+        if len(group) > 1
+    }
+    evidence("zones", [{"kind": role, **found} for role, found in kinds.items()])
+    assert {"scheduler", "api-server", "worker"} <= set(kinds)
+    for role, found in kinds.items():
+        assert len(set(found.values())) == 2, f"each {role} is in zone {set(found.values())}"
+    if set(zones.values()) >= {"a", "b"}:
+        assert kinds["worker"] == {"zone-a-1": "a", "zone-b-1": "b"}
+
+
+@pytest.mark.needs(platform="kubernetes")
+def test_kubernetes_has_a_budget_for_each_kind(ran, lab, namespace, evidence):
+    """What its own controller counts: two are there, one must stay, one may go; as the DAG works it out."""
+    path = f"/apis/policy/v1/namespaces/{namespace.name}/poddisruptionbudgets"
+    keys = ("expectedPods", "currentHealthy", "desiredHealthy", "disruptionsAllowed")
+    found = {
+        each["metadata"]["labels"]["component"]: {key: each["status"][key] for key in keys}
+        for each in namespace.api.items(path)
+    }
+    evidence("budgets", [{"kind": role, **row} for role, row in found.items()])
+    assert set(found) == {role for role, group in lab.outputs["services"].items() if len(group) > 1}
+    for role, row in found.items():
+        assert tuple(row.values()) == (2, 2, 1, 1), f"the budget of {role} is {row}"
+    assert found["api-server"]["disruptionsAllowed"] == ran.xcom("budgets")["api-server"]
 
 
 def test_budgets_allow_what_kubernetes_would(ran, evidence):

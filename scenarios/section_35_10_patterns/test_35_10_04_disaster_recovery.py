@@ -27,6 +27,7 @@ def recovered(run_dag):
     return run_dag()
 
 
+@pytest.mark.needs(local="folders")
 def test_a_task_goes_on_behind_its_checkpoint(recovered, airflow, evidence):
     """The first try did three units and was killed, the second one did the rest, and none twice."""
     notes = recovered.xcom("process")
@@ -39,6 +40,7 @@ def test_a_task_goes_on_behind_its_checkpoint(recovered, airflow, evidence):
     assert tries[0].pid != tries[1].pid
 
 
+@pytest.mark.needs(local="folders")
 def test_the_drill_measures_what_happened(recovered, airflow, evidence):
     """No unit is lost, and nothing went on for at least as long as Airflow had no process for the task."""
     told, (first, second) = recovered.xcom("drill"), airflow.tries(recovered.one("process"))
@@ -81,6 +83,21 @@ def test_the_standby_works_on_another_executor(recovered, celery, evidence):
     assert taken == {"standby": ("default-1", "zone_b")}, f"what Celery's worker took of the run: {taken}"
     assert standby.started > primary.ended
     assert recovered.xcom("published") == {"done_by": "standby", "worker": "default-1"}
+
+
+@pytest.mark.needs(executor="KubernetesExecutor")
+def test_the_standby_is_a_pod_of_another_executor(recovered, celery, evidence):
+    """The Kubernetes half: a worker took the primary, which failed for good; after that a pod did the work."""
+    (life,) = recovered.history.lives(recovered.run)
+    primary, standby, published = (recovered.one(task) for task in ("primary", "standby", "published"))
+    workers = {taken.task_id for taken in celery.taken(recovered.run)}
+    evidence("pod", life.row())
+    evidence("workers took", sorted(workers))
+    assert (life.task_id, life.name) == ("standby", standby.hostname)
+    assert "primary" in workers and "standby" not in workers
+    assert (primary.state, standby.state, standby.executor) == ("failed", "success", "KubernetesExecutor")
+    assert standby.started > primary.ended
+    assert (published.state, recovered.xcom("published")["done_by"]) == ("success", "standby")
 
 
 def test_a_healthy_primary_leaves_the_standby_alone(run_dag, evidence):

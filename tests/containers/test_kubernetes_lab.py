@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from components.clusters.kind import Users, cluster_name, node_containers
+from components.clusters.metrics_server import measured
 from components.platforms.kubernetes.names import SERVICE, namespace_of, owner
 from labs.airflow import Airflow
 from labs.cluster import OWNER, Cluster
@@ -33,8 +34,8 @@ def lab(*arguments: str, status: int = 0) -> str:
     return done.stderr if status else done.stdout
 
 
-def up(name: str) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads(lab("up", "kubernetes", "--engine", "embedded", "--name", name, "--json"))
+def up(name: str, *more: str) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(lab("up", "kubernetes", "--engine", "embedded", "--name", name, "--json", *more))
     return found
 
 
@@ -88,6 +89,25 @@ def test_labs_on_a_cluster_run_tasks_in_pods_and_go_without_a_trace() -> None:
     with daemon() as client:
         assert bool(node_containers(client, cluster)) == bool(users)
     assert not any(lab_directory(name).exists() for name in NAMES)
+
+
+@pytest.mark.long  # its program is built from Go modules, once
+def test_metrics_server_measures_the_pods_of_every_lab_on_the_cluster() -> None:
+    extra = ("--with", "metrics-server")
+    try:
+        api = Cluster(Path(up(NAMES[0], *extra)["cluster"]["kubeconfig"]).read_text())
+        asked = ("preview", "kubernetes", "--engine", "embedded", "--name", NAMES[0], *extra, "--json")
+        assert [step for step in json.loads(lab(*asked)) if step["operation"] != "same"] == []
+        assert measured(api)[0]
+        lab("verify", NAMES[0], "-k", "metrics_server_says")
+        up(NAMES[1], *extra)
+        lab("down", NAMES[1])
+        up(NAMES[0])
+        assert measured(api)[0]  # who does not ask for it any more takes it from nobody
+    finally:
+        for name in NAMES:
+            if lab_directory(name).exists():
+                lab("down", name)
 
 
 def _every_service_has_a_pod(api: Cluster, outputs: dict[str, Any]) -> None:

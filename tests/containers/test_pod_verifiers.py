@@ -1,4 +1,4 @@
-"""The kubernetes lab on a kind cluster, as a whole: each verifier of pods fails when its point is broken."""
+"""Labs on a kind cluster, each as a whole: each verifier of pods fails when its point is broken."""
 
 from __future__ import annotations
 
@@ -14,7 +14,10 @@ from tests.lab.mutations import MUTATIONS, Mutation
 
 pytestmark = [pytest.mark.long, pytest.mark.usefixtures("node_image_is_there")]
 
-NAME = "t-pods"
+TARGETS = ("kubernetes", "celery-kubernetes", "edge-kubernetes", "multi-kubernetes", "ha-kubernetes")
+
+EXTRAS = {"kubernetes": ("--with", "log-store"), "celery-kubernetes": ("--with", "keda")}
+"""By target, what its verifiers look at beside the lab."""
 
 
 def lab(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -24,15 +27,21 @@ def lab(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.fixture(scope="module")
-def up() -> Iterator[Lab]:
-    """The lab, up; taken down at the end."""
-    done = lab("up", "kubernetes", "--engine", "embedded", "--name", NAME)
+def up(request: pytest.FixtureRequest) -> Iterator[Lab]:
+    """The lab of that name, up, with all that its verifiers can look at; taken down at the end."""
+    name = f"t-{request.param}"
+    done = lab("up", request.param, "--engine", "embedded", "--name", name, *EXTRAS.get(request.param, ()))
     assert done.returncode == 0, done.stderr
-    yield Lab.of(NAME)
-    done = lab("down", NAME)
+    yield Lab.of(name)
+    done = lab("down", name)
     assert done.returncode == 0, done.stderr
 
 
-@pytest.mark.parametrize("mutation", MUTATIONS["kubernetes"], ids=lambda mutation: mutation.name)
+@pytest.mark.parametrize(
+    ("up", "mutation"),
+    [pytest.param(target, each, id=f"{target}-{each.name}") for target in TARGETS for each in MUTATIONS[target]],
+    indirect=["up"],
+    scope="module",
+)
 def test_a_verifier_fails_when_its_point_is_broken(up: Lab, mutation: Mutation) -> None:
     turns_red(lab, up, mutation)

@@ -21,6 +21,7 @@ import psutil
 from labs import processes
 from labs.lab import Lab
 from labs.paths import run_directory
+from labs.waiting import until
 from stacks.catalogue import EDGE
 
 
@@ -194,6 +195,8 @@ def _queue_map(lab: Lab) -> Iterator[None]:
 
 
 EDITS: Mapping[str, tuple[str, str]] = {
+    # nothing keeps long tasks from holding all slots
+    "35_10_02_mixed_workloads": ('@task(**place("long"), max_active_tis_per_dagrun=1)', '@task(**place("long"))'),
     # a try does not look at what is noted
     "35_10_04_disaster_recovery": ("done = len(checkpoint.notes())", "done = 0"),
     # the stations no longer wait for each other
@@ -243,6 +246,13 @@ EDITS: Mapping[str, tuple[str, str]] = {
     "35_08_05_common_pitfalls": (
         '@task(queue="heavy_compute")\n    def reads_a_file(',
         '@task(queue="io_bound")\n    def reads_a_file(',
+    ),
+    # a pool of any size has one process at work
+    "35_09_01_executor_scaling": ("begins = min(busy_until)", "begins = busy_until[0]"),
+    # the fastest plan is taken, whatever it costs
+    "35_09_05_cost_optimization": (
+        'min(in_time, key=lambda plan: plan["cost"])',
+        'min(in_time, key=lambda plan: plan["took"])',
     ),
     # pods differ from what their tasks ask for
     "35_04_03_executor_config_pod": ("image=image, resources=resources, env=", "image=image, env="),
@@ -312,19 +322,31 @@ def _copy_instead(link: Path) -> Iterator[None]:
 
 @contextmanager
 def _edited_in_pods(dag_ids: tuple[str, ...], lab: Lab) -> Iterator[None]:
-    """DAGs with one passage replaced in the ConfigMap from which a namespace's pods have their section."""
+    """DAGs with one passage replaced in the ConfigMaps from which the pods of each namespace have their section."""
     from components.dag_folder import section_folders
     from scenarios.changing import parsed
+    from scenarios.faulting_kubernetes import KubernetesServices
     from scenarios.pods import Namespace, slug
 
     airflow, namespace = _airflow(lab), Namespace(lab.outputs)
+    services = KubernetesServices(namespace, lab.outputs["services"])
+    sites = {each["name"]: each["namespace"] for each in lab.outputs["services"].get("edge-worker", ())}
     folders = section_folders(lab.outputs["sections"])
     files = {dag_id: next(file for folder in folders for file in folder.glob(f"{dag_id}.py")) for dag_id in dag_ids}
 
     def put(dag_id: str, text: str) -> None:
-        path = namespace.path("configmaps", f"airflow-dags-{slug(files[dag_id].parent.name)}")
-        namespace.patch(path, {"data": {f"{dag_id}.py": text}})
+        section = files[dag_id].parent.name
+        for space in (namespace, *map(namespace.beside, sites.values())):
+            path = space.path("configmaps", f"airflow-dags-{slug(section)}")
+            space.patch(path, {"data": {f"{dag_id}.py": text}})
         parsed(airflow, dag_id, text)
+        for site in sites:  # each has files of its own, which its kubelet brings up to date in its own time
+
+            def there(site: str = site) -> tuple[bool | None, str]:
+                seen = services.run(site, ["cat", f"/lab/dags/{section}/{dag_id}.py"]).stdout
+                return (True if seen == text else None), f"{len(seen)} bytes"
+
+            until(there, what=f"{site} to see the changed {dag_id}", timeout=120, interval=2)
 
     with ExitStack() as undo:
         for dag_id, file in files.items():
@@ -496,6 +518,20 @@ _CELERY = (
         "no-worker-holds-more-than-it-runs",
         {"test_what_a_slow_worker_holds": r"last state: \{'waiting': 4, 'held': 2, 'slow': 1, 'fast': 1\}"},
         _environment("heavy-1", {"AIRFLOW__CELERY__WORKER_PREFETCH_MULTIPLIER": "1"}),
+    ),
+)
+
+_PERFORMANCE = {
+    "test_35_09_01": r"a pool of [24] takes [24] rounds, not",
+    "test_35_09_05": r"4 on demand is taken, but one in time costs 12\.0",
+}
+"""What is to be said where the DAGs of 35.9 are edited."""
+
+_SCALING = (
+    Mutation(
+        "pools-and-plans-are-worked-out-wrongly",
+        _PERFORMANCE,
+        _edits("35_09_01_executor_scaling", "35_09_05_cost_optimization"),
     ),
 )
 
@@ -697,9 +733,12 @@ _HA = (
         _past_the_pool,
     ),
     Mutation(
-        "a-task-begins-anew",
-        {"test_35_10_04": r"units by the try that did them: \[\(1, 2\), \(2, 2\)"},
-        _edits("35_10_04_disaster_recovery"),
+        "a-task-begins-anew-and-long-ones-together",
+        {
+            "test_35_10_02": r"two long tasks ran at once",
+            "test_35_10_04": r"units by the try that did them: \[\(1, 2\), \(2, 2\)",
+        },
+        _edits("35_10_02_mixed_workloads", "35_10_04_disaster_recovery"),
     ),
 )
 
@@ -734,6 +773,11 @@ _KUBERNETES = (
         {"test_35_04_02": r"the pod of by_default is not as default\.yaml says: of the labels it lacks"},
         _options({"kubernetes_executor.pod_template_file": "/lab/pod-templates/small.yaml"}),
     ),
+    Mutation(
+        "logs-stay-in-their-pods",
+        {"test_35_04_09": r"the log store has 0 logs of raises"},
+        _options({"logging.remote_logging": "False"}),
+    ),
 )
 
 _CELERY_DOCKER = (
@@ -760,15 +804,119 @@ _DOCKER = (
     ),
 )
 
+
+@contextmanager
+def _budgets(least: int, lab: Lab) -> Iterator[None]:
+    """Budgets that leave another number than one."""
+    from scenarios.pods import Namespace
+
+    namespace = Namespace(lab.outputs)
+    path = f"/apis/policy/v1/namespaces/{namespace.name}/poddisruptionbudgets"
+    names = [each["metadata"]["name"] for each in namespace.api.items(path)]
+    try:
+        for name in names:
+            namespace.patch(f"{path}/{name}", {"spec": {"minAvailable": least}})
+        yield
+    finally:
+        for name in names:
+            namespace.patch(f"{path}/{name}", {"spec": {"minAvailable": 1}})
+
+
+_HA_IN_PODS = (
+    Mutation(
+        "budgets-leave-nothing",
+        {
+            "test_35_10_01": r"the budget of [a-z-]+ is ",
+            "test_node_drained": r"waited 20 s for the budget to be used up",
+        },
+        partial(_budgets, 0),
+    ),
+    Mutation(
+        "budgets-are-never-met",
+        {"test_node_drained": r"waited 120 s for the budgets to let all pods of the node go"},
+        partial(_budgets, 2),
+    ),
+    Mutation(
+        "a-lost-zone-is-not-noticed",
+        {"test_zone_stopped": r"waited 200 s for run .* of probe_again"},
+        _options({"scheduler.task_instance_heartbeat_timeout": "3600"}),
+    ),
+    Mutation(
+        "long-tasks-run-together",
+        {"test_35_10_02": r"two long tasks ran at once"},
+        partial(_edited_in_pods, ("35_10_02_mixed_workloads",)),
+    ),
+)
+
+
+@contextmanager
+def _workers_end_at_once(lab: Lab) -> Iterator[None]:
+    """Workers that an autoscaler scales have one second to end what they run, as soon as there are such workers."""
+    from labs.cluster import Refused
+    from scenarios.pods import Namespace
+
+    namespace = Namespace(lab.outputs)
+    path = f"/apis/apps/v1/namespaces/{namespace.name}/deployments/airflow-compute"
+    hasty = {"spec": {"template": {"spec": {"terminationGracePeriodSeconds": 1}}}}
+
+    def watch(over: threading.Event) -> None:
+        while not over.wait(0.5):
+            with suppress(Refused):  # there is none yet
+                namespace.patch(path, hasty)
+                return
+
+    with _meanwhile(watch):
+        yield
+
+
+_CELERY_IN_PODS = (
+    Mutation(
+        "pools-and-plans-are-worked-out-wrongly",
+        _PERFORMANCE,
+        partial(_edited_in_pods, ("35_09_01_executor_scaling", "35_09_05_cost_optimization")),
+    ),
+    Mutation(
+        "a-worker-is-not-given-its-time",
+        {"test_a_worker_that_goes": r"went after \d+ s, with its task|waited 180 s for 2 workers to be told to go"},
+        _workers_end_at_once,
+    ),
+)
+
+_MULTI_IN_PODS = (
+    Mutation(
+        "tasks-choose-other-executors-than-pods",
+        {
+            "test_35_07_01": r"Airflow recorded None for on_CeleryExecutor",
+            "test_35_07_02": r"EdgeExecutor_by_alias",
+            "test_35_07_03": r"quick_1",
+            "test_35_07_04": r"inherits",
+            "test_35_07_05": r"sensor_1",
+        },
+        partial(_edited_in_pods, tuple(dag_id for dag_id in EDITS if dag_id.startswith("35_07"))),
+    ),
+)
+
+_EDGE_IN_PODS = (
+    Mutation(
+        "what-is-sent-twice-is-kept-twice-in-a-pod",
+        {"test_35_06_03": r"what was sent twice was not kept once"},
+        partial(_edited_in_pods, ("35_06_03_edge_tasks",)),
+    ),
+)
+
 MUTATIONS: Mapping[str, tuple[Mutation, ...]] = {
     "local": _LOCAL,
-    "celery": (*_CELERY, *_DEBUGGING),
+    "celery": (*_CELERY, *_DEBUGGING, *_SCALING),
     "edge": _EDGE,
     "multi": _MULTI,
     "ha": _HA,
     "kubernetes": _KUBERNETES,
     "docker": _DOCKER,
     "celery-docker": _CELERY_DOCKER,
+    "celery-kubernetes": _CELERY_IN_PODS,
     "edge-docker": _EDGE_DOCKER,
+    "edge-kubernetes": _EDGE_IN_PODS,
+    "multi-kubernetes": _MULTI_IN_PODS,
+    "ha-kubernetes": _HA_IN_PODS,
 }
-"""By lab; those of labs in containers by themselves, the ones of all such labs first."""
+"""By lab, as `up` takes its name; `docker` has those of all labs in containers."""

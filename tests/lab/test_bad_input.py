@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.server
 import json
 import os
 import shutil
@@ -9,7 +10,12 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -46,6 +52,145 @@ def test_a_cluster_that_is_not_there_is_told(lab: RunLab, name: str, cluster: st
     assert remains(name) == NOTHING
 
 
+def test_without_docker_there_is_no_kind_cluster(lab: RunLab, name: str) -> None:
+    done = lab("up", "kubernetes", "--name", name, DOCKER_HOST="unix:///nowhere/docker.sock")
+    assert done.returncode == 1
+    assert "no Docker daemon answers; install Docker and start it" in sentence(done)
+    assert remains(name) == NOTHING
+
+
+REVIEW = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews"
+
+CLASSES = "/apis/storage.k8s.io/v1/storageclasses"
+
+DEFAULT = {"metadata": {"name": "a", "annotations": {"storageclass.kubernetes.io/is-default-class": "true"}}}
+
+
+@dataclass
+class PretendedCluster:
+    """An API server that answers what is asked of a cluster before a lab is put there.
+
+    Attributes:
+        answers: by path; what is not there does not exist.
+        asked: method and path of each request.
+    """
+
+    answers: dict[str, Any]
+    asked: list[tuple[str, str]] = field(default_factory=list)
+    port: int = 0
+
+    def kubeconfig(self, folder: Path) -> str:
+        """The path of a kubeconfig whose context `theirs` leads there."""
+        values = {
+            "contexts": [{"name": "theirs", "context": {"cluster": "c", "user": "u"}}],
+            "clusters": [{"name": "c", "cluster": {"server": f"http://127.0.0.1:{self.port}"}}],
+            "users": [{"name": "u", "user": {"token": "hidden"}}],
+        }
+        path = folder / "config"
+        path.write_text(json.dumps(values))
+        return str(path)
+
+
+@pytest.fixture
+def pretended() -> Iterator[PretendedCluster]:
+    """A cluster on which a lab could be."""
+    found = PretendedCluster(
+        {
+            "/version": {"major": "1", "minor": "34"},
+            REVIEW: {"status": {"allowed": True}},
+            CLASSES: {"items": [DEFAULT]},
+        }
+    )
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def answer(self) -> None:
+            self.rfile.read(int(self.headers.get("Content-Length") or 0))
+            path = urlsplit(self.path).path
+            found.asked.append((self.command, path))
+            content = json.dumps(found.answers.get(path, {"message": "not found"})).encode()
+            self.send_response(200 if path in found.answers else 404)
+            self.send_header("Content-Length", str(len(content)))
+            self.end_headers()
+            self.wfile.write(content)
+
+        do_GET = do_POST = do_PATCH = do_DELETE = answer
+
+        def log_message(self, *_: object) -> None:
+            """Say nothing."""
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        found.port = server.server_port
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+        thread.start()
+        try:
+            yield found
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+@pytest.mark.parametrize(
+    ("answers", "arguments", "hint"),
+    [
+        (
+            {"/version": {"major": "1", "minor": "29+"}},
+            [],
+            "theirs runs Kubernetes 1.29; the labs need 1.30 or newer: upgrade it, or name another cluster with --clus",
+        ),
+        ({REVIEW: {"status": {"allowed": False}}}, [], "does not let this user create a namespace; ask for the right"),
+        ({CLASSES: {"items": []}}, [], "has no default storage class, of which the volumes"),
+        ({}, ["--with", "metrics-server"], "has no metrics-server that answers: install it there as its makers say"),
+    ],
+)
+def test_a_cluster_that_lacks_what_labs_need_is_told_before_anything_is_made_there(
+    lab: RunLab,
+    name: str,
+    tmp_path: Path,
+    pretended: PretendedCluster,
+    answers: dict[str, Any],
+    arguments: list[str],
+    hint: str,
+) -> None:
+    pretended.answers.update(answers)
+    config = pretended.kubeconfig(tmp_path)
+    done = lab("up", "kubernetes", "--name", name, "--cluster", "context:theirs", *arguments, KUBECONFIG=config)
+    assert done.returncode == 2
+    assert hint in sentence(done)
+    assert {each for each in pretended.asked if each[0] != "GET"} <= {("POST", REVIEW)}
+    assert ("GET", "/version") in pretended.asked
+    assert "hidden" not in done.stderr
+    assert remains(name) == NOTHING
+
+
+def test_a_cluster_that_does_not_answer_is_told(lab: RunLab, name: str, tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        gone = PretendedCluster({}, port=server.getsockname()[1])
+    config = gone.kubeconfig(tmp_path)
+    done = lab("up", "kubernetes", "--name", name, "--cluster", "context:theirs", KUBECONFIG=config)
+    assert done.returncode == 1
+    assert f"the Kubernetes API at http://127.0.0.1:{gone.port} does not answer" in sentence(done)
+    assert remains(name) == NOTHING
+
+
+@pytest.mark.parametrize(
+    ("text", "hint"),
+    [
+        ("kind: Pod\nspec: {containers: [{name: main}]}", "has the containers main: the first must be base"),
+        (
+            "kind: Pod\nspec: {containers: [{name: base, imagePulPolicy: Always}]}",
+            "has spec.containers[0].imagePulPolicy, which Kubernetes does not know: did you mean imagePullPolicy?",
+        ),
+    ],
+)
+def test_a_pod_template_of_no_use_is_refused(lab: RunLab, name: str, tmp_path: Path, text: str, hint: str) -> None:
+    template = tmp_path / "pod.yaml"
+    template.write_text(text)
+    done = lab("up", "kubernetes", "--name", name, "--pod-template", str(template))
+    assert done.returncode == 2
+    assert hint in sentence(done)
+    assert remains(name) == NOTHING
+
+
 @pytest.mark.parametrize("verb", ["down", "status", "verify", "logs", "open"])
 def test_a_lab_that_does_not_exist_is_named(lab: RunLab, verb: str) -> None:
     done = lab(verb, "t-none")
@@ -72,7 +217,10 @@ def test_an_option_without_section_or_value_is_refused(lab: RunLab, name: str, o
     ("target", "arguments", "hint"),
     [
         ("celery", ["--with", "flowr"], "there is no extra 'flowr': did you mean flower?"),
+        ("celery", ["--with", "log-store"], "log-store needs KubernetesExecutor, which the lab celery lacks: use kube"),
         ("edge", ["--with", "flower"], "flower needs CeleryExecutor, which the lab edge lacks: use celery"),
+        ("celery", ["--with", "metrics-server"], "needs the platform kubernetes: add --platform kubernetes"),
+        ("kubernetes", ["--cluster", "context:a", "--dedicated"], "--dedicated is for kind clusters: leave it out"),
         (
             "celery",
             ["--config", "workers.io.queues=io_bond"],
@@ -87,6 +235,29 @@ def test_an_option_without_section_or_value_is_refused(lab: RunLab, name: str, o
             "celery",
             ["--set", "celery.broker_url=redis://:hidden@h:1"],
             "--set celery.broker_url: the lab sets that itself",
+        ),
+        (
+            "celery",
+            ["--config", "autoscaling.compute.most=3"],
+            "autoscaling is for the platform kubernetes: add --plat",
+        ),
+        (
+            "celery",
+            ["--platform", "kubernetes", "--config", "autoscaling.compute.most=3"],
+            "autoscaling.compute looks at CPU, which nothing measures: add --with metrics-server",
+        ),
+        (
+            "celery",
+            [
+                *("--platform", "kubernetes", "--config", "autoscaling.compute.most=3"),
+                *("--config", "autoscaling.compute.by=tasks"),
+            ],
+            "autoscaling.compute looks at tasks, which nothing counts: add --with keda",
+        ),
+        (
+            "celery",
+            ["--config", "autoscaling.compute.most=1", "--config", "autoscaling.compute.least=2"],
+            "autoscaling.compute.least is 2, more than the 1 of autoscaling.compute.most: give less, or more",
         ),
         ("celery", ["--config", "replicas.scheduler=3"], "to the metadata database, which serves 97: ask for fewer"),
         ("local", ["--set", "database.sql_alchemy_pool_size=many"], "it takes a whole number, as 5"),

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -42,11 +43,18 @@ class Pretender:
         pass
 
 
-def outputs_of(lab: str, platform: str, pretender: Pretender, folder: Path) -> dict[str, Any]:
-    """What the program of a lab gives out when `pretender` makes its resources."""
+def outputs_of(
+    lab: str, platform: str, pretender: Pretender, folder: Path, extras: Sequence[str] = (), **more: str
+) -> dict[str, Any]:
+    """What the program of a lab gives out when `pretender` makes its resources.
+
+    Args:
+        more: of the stack's configuration.
+    """
     engine = EmbeddedEngine()
     engine._registry = lambda _stack: {"*": pretender}  # type: ignore[method-assign]
-    config = {f"{PROJECT}:lab": lab, f"{PROJECT}:platform": platform}
+    config = {f"{PROJECT}:lab": lab, f"{PROJECT}:platform": platform, f"{PROJECT}:extras": json.dumps(list(extras))}
+    config |= {f"{PROJECT}:{key}": value for key, value in more.items()}
 
     def watch(_event: Event) -> None:
         """Nobody watches."""

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import base64
+import subprocess
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +13,12 @@ import pytest
 import yaml
 
 from components.clusters import kind
-from components.clusters.base import check_usable, with_namespace
+from components.clusters.base import DEFAULT, check_spread, check_usable, with_namespace
 from components.clusters.context import kubeconfig_files, read_context
 from components.clusters.kind import NODE_PORTS, Users, cluster_name, configuration, lacks_sys_resource, name_servers
-from components.platforms.kubernetes.resources import open_to
+from components.clusters.metrics_server import check_measured
+from components.platforms.kubernetes.resources import _NodeImageProvider, open_to
+from labs.cluster import Refused
 from labs.errors import LabError, UsageError
 from stacks.configuration import check_cluster
 
@@ -111,6 +116,9 @@ def test_a_context_is_taken_alone_with_its_files_in_it(kubeconfig: Path) -> None
     assert base64.b64decode(cluster["cluster"]["certificate-authority-data"]) == b"certificate"
     named = yaml.safe_load(with_namespace(yaml.safe_dump(found), "airflow-x"))
     assert named["contexts"][0]["context"]["namespace"] == "airflow-x"
+    exported = kubeconfig.parent / "of-a-lab"
+    exported.write_text(yaml.safe_dump(named))
+    assert read_context("mine", [exported]) == read_context("mine", [kubeconfig])
 
 
 def test_a_wrong_context_is_told_with_those_that_there_are(kubeconfig: Path) -> None:
@@ -122,6 +130,9 @@ def test_a_wrong_context_is_told_with_those_that_there_are(kubeconfig: Path) -> 
         read_context("mine", [kubeconfig.parent / "absent"])
     with pytest.raises(LabError, match="has no cluster 'gone', which its context names"):
         read_context("lost", [kubeconfig])
+    (kubeconfig.parent / "ca.pem").unlink()
+    with pytest.raises(LabError, match=r"names a certificate-authority that cannot be read .*; correct it"):
+        read_context("mine", [kubeconfig])
 
 
 def test_kubeconfigs_are_looked_for_where_kubectl_does(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -131,25 +142,83 @@ def test_kubeconfigs_are_looked_for_where_kubectl_does(monkeypatch: pytest.Monke
     assert kubeconfig_files() == [Path.home() / ".kube" / "config"]
 
 
+@dataclass
 class Api:
-    """A cluster of that version, whose user may do that much."""
+    """A cluster of that version and these storage classes, whose user may not do what is forbidden."""
 
-    def __init__(self, minor: int = 34, may: bool = True) -> None:
-        self._minor, self._may = minor, may
+    minor: int = 34
+    forbidden: tuple[str, ...] = ()
+    classes: tuple[str, ...] = ("standard *",)
+    hides: bool = False
+    metrics: int = 404
+    nodes: Sequence[dict[str, Any]] = ()
 
     def version(self) -> tuple[int, int]:
-        return 1, self._minor
+        return 1, self.minor
 
-    def may(self, verb: str, resource: str) -> bool:
-        return self._may
+    def may(self, verb: str, resource: str, namespace: str = "", group: str = "") -> bool:
+        return f"{verb} {resource}" not in self.forbidden
+
+    def items(self, path: str) -> list[dict[str, Any]]:
+        if path == "/api/v1/nodes":
+            return list(self.nodes)
+        if self.hides:
+            raise Refused(403, "storageclasses is forbidden")
+        pairs = [each.partition(" ") for each in self.classes]
+        return [
+            {"metadata": {"name": name, **({"annotations": {DEFAULT: "true"}} if mark else {})}}
+            for name, mark, _ in pairs
+        ]
+
+    def found(self, path: str) -> dict[str, Any] | None:
+        if self.metrics not in (200, 404):
+            raise Refused(self.metrics, "error trying to reach service")
+        return {} if self.metrics == 200 else None
 
 
-def test_a_cluster_that_no_lab_can_use_is_refused() -> None:
-    check_usable(Api(), "it")  # type: ignore[arg-type]
-    with pytest.raises(UsageError, match=r"it runs Kubernetes 1\.20; the labs need 1\.30 or newer"):
-        check_usable(Api(minor=20), "it")  # type: ignore[arg-type]
-    with pytest.raises(UsageError, match="it does not let this user create a namespace"):
-        check_usable(Api(may=False), "it")  # type: ignore[arg-type]
+@pytest.mark.parametrize(
+    ("api", "sentence"),
+    [
+        (Api(minor=20), r"it runs Kubernetes 1\.20; the labs need 1\.30 or newer: upgrade it, or name another cluster"),
+        (Api(forbidden=("create namespaces",)), "it does not let this user create a namespace; ask for the right"),
+        (Api(forbidden=("list nodes",)), "it does not let this user list nodes; ask for the right to, or name another"),
+        (Api(forbidden=("list services",)), "it does not let this user list the Services of all namespaces, whose"),
+        (Api(forbidden=("create roles",)), "it does not let this user create Roles; ask for the right to"),
+        (Api(classes=()), "it has no default storage class, .*: install a storage provisioner there"),
+        (Api(classes=("fast", "slow")), "it has no default storage class, .*: make fast or slow the default one"),
+    ],
+)
+def test_a_cluster_that_no_lab_can_use_is_refused(api: Any, sentence: str) -> None:
+    with pytest.raises(UsageError, match=sentence):
+        check_usable(api, "it")
+
+
+@pytest.mark.parametrize("api", [Api(), Api(classes=("fast", "slow *")), Api(hides=True)])
+def test_a_cluster_that_a_lab_can_use_is_taken(api: Any) -> None:
+    check_usable(api, "it")
+
+
+@pytest.mark.parametrize("metrics", [404, 503])
+def test_a_cluster_of_the_users_has_the_add_on_already_or_is_refused(metrics: int) -> None:
+    check_measured(Api(metrics=200), "it")  # type: ignore[arg-type]
+    with pytest.raises(UsageError, match=r"no metrics-server that answers: install it there .*, or leave out --with"):
+        check_measured(Api(metrics=metrics), "it")  # type: ignore[arg-type]
+
+
+def test_a_lab_with_several_of_a_role_needs_two_zones() -> None:
+    def node(zone: str, *taints: str, **spec: Any) -> dict[str, Any]:
+        given = [{"key": key, "effect": "NoSchedule"} for key in taints]
+        labels = {"topology.kubernetes.io/zone": zone} if zone else {}
+        return {"metadata": {"labels": labels}, "spec": {"taints": given, **spec}}
+
+    check_spread(Api(nodes=[node("a"), node("b", "nvidia.com/gpu")]), "it")  # type: ignore[arg-type]
+    for other in (node("a"), node(""), node("b", "dedicated"), node("b", unschedulable=True)):
+        with pytest.raises(
+            UsageError, match="it has nodes for pods in 1 zones, and a lab with several of a role needs"
+        ):
+            check_spread(Api(nodes=[node("a"), other]), "it")  # type: ignore[arg-type]
+    with pytest.raises(UsageError, match="does not let this user create a priority class"):
+        check_spread(Api(forbidden=("create priorityclasses",), nodes=[node("a"), node("b")]), "it")  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("wrong", ["", "kindd", "context:", "eks"])
@@ -169,6 +238,32 @@ def test_images_go_where_pods_may_be() -> None:
     nodes = [node("master", "node-role.kubernetes.io/control-plane"), node("a"), node("b", "nvidia.com/gpu")]
     assert open_to(nodes, every=True) == ["a", "b"]
     assert open_to(nodes, every=False) == ["a"]
+
+
+def test_an_image_that_a_node_tells_nothing_of_is_refused_unless_it_has_too_many_to_tell() -> None:
+    def node(*images: str) -> dict[str, Any]:
+        return {"metadata": {"name": "a"}, "spec": {}, "status": {"images": [{"names": [each]} for each in images]}}
+
+    check = _NodeImageProvider._check
+    check([node("docker.io/labs/airflow:1")], ["a"], "labs/airflow:1")
+    check([node()], [], "labs/airflow:1")
+    check([node(*(f"x:{number}" for number in range(50)))], ["a"], "labs/airflow:1")
+    with pytest.raises(
+        LabError, match=r"the node a lacks the image labs/airflow:1, .* build it with `lab images build`"
+    ):
+        check([node("docker.io/labs/airflow:2")], ["a"], "labs/airflow:1")
+
+
+def test_an_image_that_a_node_cannot_take_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def failing(command: list[str], **_: Any) -> subprocess.CompletedProcess[str]:
+        return subprocess.CompletedProcess(command, 1, "", "unpacking\nctr: no space left on device\n")
+
+    monkeypatch.setattr(kind.subprocess, "run", failing)
+    (tmp_path / "image.tar").touch()
+    with pytest.raises(
+        LabError, match=r"the node a could not take an image \(ctr: no space left on device\); make room"
+    ):
+        kind.load(["a"], tmp_path / "image.tar")
 
 
 def test_a_cluster_of_which_no_lab_is_left_is_collected(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

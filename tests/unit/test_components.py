@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import configparser
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 import yaml
 
 from components.airflow import check_coherence, read_by, settings_file, variable, version
+from components.celery_workers import EXECUTOR, count_of_tasks
 from components.dag_folder import section_folders
 from components.database import CONNECTIONS, RESERVED, check_connections, check_url
 from components.platforms.process import resources
 from components.replicas import replica_names
+from components.task_pods import check_executors
 from labs.cache import IMAGES
 from labs.errors import UsageError
 from labs.paths import PROJECT_ROOT
 from labs.verify import scenario_paths
-from stacks.catalogue import LABS, SECTIONS, STACKS, VARIANTS, Lab, check_runnable, find_lab
+from stacks.catalogue import EDGE, LABS, SECTIONS, STACKS, VARIANTS, Lab, check_runnable, find_lab
 from stacks.configuration import configured
 from stacks.topology import connections
 from tests.unit.pretending import Pretender, outputs_of
@@ -84,6 +88,8 @@ def test_more_schedulers_than_the_database_can_serve_are_refused() -> None:
     lab = configured(LABS["ha"], {"replicas": {"scheduler": 4}})
     with pytest.raises(UsageError, match="may open 108 connections to the metadata database, which serves 97: ask for"):
         check_connections(connections(lab, lab.options), CONNECTIONS - RESERVED)
+    scaled = configured(LABS["celery"], {"autoscaling": {"api-server": {"most": 3}}})
+    assert connections(scaled, lab.options) - connections(LABS["celery"], lab.options) == 2 * (5 + 5)
     smaller = {**lab.options, "database.sql_alchemy_max_overflow": "0"}
     check_connections(connections(lab, smaller), CONNECTIONS - RESERVED)
 
@@ -97,6 +103,36 @@ def test_workers_without_a_redis_are_refused_before_anything_is_made(
     with pytest.raises(UsageError, match=r"celery needs Redis, and this machine has no redis-server .*: install"):
         outputs_of("celery", "process", pretender, tmp_path / "engine")
     assert not pretender.made
+
+
+TASKS = (
+    ("queued", "default", None),
+    ("running", "default", None),
+    ("success", "default", None),
+    ("queued", "other", None),
+    ("queued", "default", "celery"),
+    ("queued", "default", "CeleryExecutor"),
+    ("running", "default", EXECUTOR),
+    ("running", "default", "edge"),
+    ("queued", "default", "KubernetesExecutor"),
+)
+"""State, queue and executor of task instances."""
+
+
+@pytest.mark.parametrize(
+    ("executors", "found"),
+    [
+        (["CeleryExecutor"], 4),
+        (["celery:CeleryExecutor", "KubernetesExecutor", f"edge:{EDGE}"], 5),
+        (["LocalExecutor", "celery:CeleryExecutor"], 3),
+        ([f"celery:{EXECUTOR}", "KubernetesExecutor"], 5),
+    ],
+)
+def test_the_tasks_that_are_counted_are_those_of_its_executor_and_queues(executors: list[str], found: int) -> None:
+    with closing(sqlite3.connect(":memory:")) as database:
+        database.execute("CREATE TABLE task_instance (state, queue, executor)")
+        database.executemany("INSERT INTO task_instance VALUES (?, ?, ?)", TASKS)
+        assert database.execute(count_of_tasks(executors, ["default", "it's"])).fetchone() == (found,)
 
 
 @pytest.mark.parametrize("lab", LABS.values(), ids=lambda lab: lab.name)
@@ -148,8 +184,33 @@ def test_a_misspelt_lab_is_answered_with_the_nearest(asked: str, nearest: str) -
 
 
 def test_a_lab_refuses_a_platform_that_it_does_not_run_on() -> None:
-    with pytest.raises(UsageError, match="does not run on the platform 'kubernetes': use process, docker"):
-        check_runnable(LABS["ha"], "kubernetes")
+    with pytest.raises(UsageError, match="does not run on the platform 'docker': use kubernetes"):
+        check_runnable(LABS["kubernetes"], "docker")
+
+
+def test_a_lab_may_differ_where_there_are_pods() -> None:
+    assert LABS["multi"].on("docker") == LABS["multi"] and not LABS["multi"].uses("KubernetesExecutor")
+    there = LABS["multi"].on("kubernetes")
+    assert there.executors == ("celery:CeleryExecutor", "KubernetesExecutor", f"edge:{EDGE}")
+    # the default executor of the portable DAGs has queues there, and somebody serves each of them
+    assert {queue for group in there.workers.values() for queue in group.queues} >= {"heavy_compute", "io_bound"}
+    assert (there.sites, there.sections) == (LABS["multi"].sites, LABS["multi"].sections)
+
+
+def test_a_template_of_ones_own_has_the_list_that_tasks_are_parsed_with() -> None:
+    def template(*variables: dict[str, str]) -> str:
+        containers = [{"name": "base", "env": list(variables)}]
+        return yaml.safe_dump({"kind": "Pod", "spec": {"containers": containers}})
+
+    both = ("CeleryExecutor", "KubernetesExecutor")
+    other = {"name": "AIRFLOW__CORE__EXECUTOR", "value": "LocalExecutor"}
+    check_executors(template(), ("KubernetesExecutor",))
+    check_executors(template({**other, "value": ",".join(both)}), both)
+    for text, executors in ((template(), both), (template(other), both), (template(other), ("KubernetesExecutor",))):
+        with pytest.raises(
+            UsageError, match=r"the pod template gives tasks the executor list (none|LocalExecutor), but"
+        ):
+            check_executors(text, executors)
 
 
 def test_sections_are_found_by_their_number_alone(tmp_path: Path) -> None:

@@ -75,10 +75,7 @@ CURRICULUM = {
 """File name → tags, in the curriculum's order."""
 
 TO_COME = {
-    "35_09_01_executor_scaling.py": "autoscaling of workers",
     "35_09_04_resource_monitoring.py": "metrics, alerts and backups",
-    "35_09_05_cost_optimization.py": "autoscaling of workers",
-    "35_10_02_mixed_workloads.py": "the kubernetes lab",
     "35_10_03_multi_environment.py": "the kubernetes lab",
     "35_10_05_production_checklist.py": "metrics, alerts and backups",
 }

@@ -19,7 +19,7 @@ def docker(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
     """`docker(images=…, free=…, root=…, source=…)`: a daemon that has some of the images, and its disk."""
 
     def docker(
-        images: int = len(doctor.RECIPES),
+        images: int = len(doctor.USUAL),
         free: float = 50,
         root: Path = tmp_path,
         source: str = "packages",
@@ -31,7 +31,7 @@ def docker(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
         def daemon() -> Iterator[Any]:
             yield client
 
-        there = iter([7] * images + [None] * len(doctor.RECIPES))
+        there = iter([7] * images + [None] * len(doctor.USUAL))
         monkeypatch.setattr(doctor, "daemon", daemon)
         monkeypatch.setattr(doctor, "chosen", lambda: (source, "as the test says"))
         monkeypatch.setattr(doctor, "size", lambda _client, _name: next(there))

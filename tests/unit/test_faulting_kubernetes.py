@@ -7,17 +7,27 @@ from typing import Any
 import psutil
 import pytest
 
+from labs.cluster import Refused
 from labs.errors import LabError
 from labs.runs import TaskInstance
-from scenarios.faulting import Incarnation
-from scenarios.faulting_kubernetes import KubernetesServices, Pod, as_pod
+from scenarios.cutting import packets
+from scenarios.faulting import Fault, Incarnation
+from scenarios.faulting_kubernetes import ClusterFaults, Drain, KubernetesServices, Pod, as_pod
 
 SERVICES = {
-    "scheduler": [{"name": "scheduler", "workload": "deployment/airflow-scheduler", "endpoints": {}}],
+    "scheduler": [
+        {
+            "name": "scheduler",
+            "workload": "deployment/airflow-scheduler",
+            "namespace": "airflow-t",
+            "endpoints": {},
+        }
+    ],
     "metadata-database": [
         {
             "name": "metadata-database",
             "workload": "statefulset/airflow-postgresql",
+            "namespace": "airflow-t",
             "endpoints": {"sql": "airflow-postgresql:5432"},
         }
     ],
@@ -25,7 +35,8 @@ SERVICES = {
 
 
 def pod(name: str, uid: str, *, ready: bool = True, created: str = "1", going: bool = False, **more: Any) -> Any:
-    metadata = {"name": name, "uid": uid, "creationTimestamp": created, "labels": {"app": name.rpartition("-")[0]}}
+    labels = {"app": name.rpartition("-")[0]}
+    metadata = {"name": name, "namespace": "airflow-t", "uid": uid, "creationTimestamp": created, "labels": labels}
     if going:
         metadata["deletionTimestamp"] = "now"
     conditions = [{"type": "Ready", "status": str(ready)}]
@@ -44,6 +55,10 @@ class Namespace:
 
     def __init__(self, *there: Any) -> None:
         self.there, self.done, self.api = list(there), [], self
+
+    def beside(self, name: str) -> Namespace:
+        assert name == self.name
+        return self
 
     def path(self, kind: str, name: str = "") -> str:
         return f"{kind}/{name}"
@@ -86,6 +101,15 @@ def test_a_pod_on_its_way_out_is_a_stray() -> None:
     assert found.incarnation("metadata-database").id == ""
 
 
+def test_what_an_autoscaler_scales_changes_by_itself() -> None:
+    scaled = {"name": "scheduler", "autoscaling": [0, 3]}
+    groups = {"scheduler": [{**SERVICES["scheduler"][0], **scaled}]}
+    two = Namespace(pod("airflow-scheduler-1", "u1"), pod("airflow-scheduler-2", "u2", created="2"))
+    found = KubernetesServices(two, groups)  # type: ignore[arg-type]
+    assert found.states() == {} and found.strays() == []
+    assert found.incarnation("scheduler").id == "u2/0"
+
+
 def test_where_processes_are_not_to_be_seen_the_pod_is_killed() -> None:
     found, namespace = services(pod("airflow-scheduler-1", "u1"))
     old = found.incarnation("scheduler")
@@ -102,7 +126,7 @@ def test_a_container_that_was_restarted_is_another_life() -> None:
     old = found.incarnation("scheduler")
     namespace.there = [pod("airflow-scheduler-1", "u1", restarts=1)]
     assert found.remains(old) == []
-    assert found.incarnation("scheduler").parts == (Pod("airflow-scheduler-1", "u1", 1),)
+    assert found.incarnation("scheduler").parts == (Pod("airflow-scheduler-1", "airflow-t", "u1", 1),)
 
 
 def test_a_stopped_service_is_scaled_to_none_and_back() -> None:
@@ -126,3 +150,54 @@ def test_the_pod_of_a_task() -> None:
     assert found.task_pod(ti) == as_pod("work", task)
     with pytest.raises(LabError, match="pod '' of work is none of this lab's"):
         found.task_pod(TaskInstance("probe", "run", "work", -1, 1, "queued"))
+
+
+def test_a_rule_of_a_node_is_told_from_others_by_its_mark() -> None:
+    listed = """Chain FORWARD (policy ACCEPT 0 packets, 0 bytes)
+    pkts      bytes target     prot opt in     out     source               destination
+      12      720 DROP       all  --  *      *       10.244.1.5           0.0.0.0/0            /* lab-1 */
+     100     6000 DROP       all  --  *      *       10.244.1.6           0.0.0.0/0            /* lab-2 */
+"""
+    assert packets(listed, "lab-1") == 12
+    with pytest.raises(LabError, match="the rule lab-3 is gone"):
+        packets(listed, "lab-3")
+
+
+def test_services_are_found_by_the_node_of_their_pods() -> None:
+    there, elsewhere = pod("airflow-scheduler-1", "u1"), pod("airflow-postgresql-0", "u2")
+    there["spec"]["nodeName"], elsewhere["spec"]["nodeName"] = "worker2", "worker"
+    found, _ = services(there, elsewhere)
+    assert (found.on("worker2"), found.on("worker"), found.on("gone")) == (["scheduler"], ["metadata-database"], [])
+
+
+class Budgeted(Namespace):
+    """A namespace in which evictions are answered with these statuses, the last of them again and again."""
+
+    def __init__(self, *statuses: int) -> None:
+        super().__init__()
+        self.statuses = list(statuses)
+
+    def request(self, method: str, path: str, *body: Any, **_: Any) -> Any:
+        self.done.append((method, path, body[0]["deleteOptions"]["gracePeriodSeconds"]))
+        status = self.statuses.pop(0) if len(self.statuses) > 1 else self.statuses[0]
+        if status != 201:
+            raise Refused(status, "Cannot evict pod as it would violate the pod's disruption budget.")
+        return {}
+
+
+def evicting(*statuses: int) -> tuple[Drain, list[Any]]:
+    namespace = Budgeted(*statuses)
+    faults = ClusterFaults(namespace, KubernetesServices(namespace, {}), None, None)  # type: ignore[arg-type]
+    drain, old = Drain(Fault("drained", at=1.0)), Incarnation("api-server-2", "u/0", (Pod("p", "airflow-t", "u", 0),))
+    faults._evict_all([old], drain, 60)
+    return drain, namespace.done
+
+
+def test_an_eviction_that_a_budget_forbids_is_asked_for_again() -> None:
+    drain, asked = evicting(429, 201)
+    assert asked == [("POST", "pods/p/eviction", 60)] * 2
+    ((service, at, said),) = drain.refusals
+    assert service == "api-server-2" and "disruption budget" in said
+    assert drain.evicted["api-server-2"] > at and drain.last > 0
+    with pytest.raises(Refused):
+        evicting(403)

@@ -83,17 +83,31 @@ def there(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
 
 @pytest.mark.parametrize("source", images.FOLDERS)
 def test_every_image_of_a_platform_has_a_recipe_of_files_that_are_there(source: images.Source) -> None:
-    assert set(images.RECIPES) == set(Image.__args__)  # type: ignore[attr-defined]
+    of_clusters = {"metrics-server", "keda", "keda-adapter"}
+    assert set(images.RECIPES) - of_clusters == set(Image.__args__)  # type: ignore[attr-defined]
     for name, files in images.RECIPES.items():
         assert all((IMAGES / file).is_file() for file in files)
         text = images._recipe(name, source).read_text()
         begins = "ARG BASE\n" if source == "packages" else r"FROM \S+:[\w.-]*\d[\w.-]*(@sha256:[0-9a-f]{64})?\n"
         assert re.search(begins, text) and text.rstrip().endswith("USER 50000:0")
         assert all(f"COPY {file} " in text or f" {file} " in text for file in files)
+        if name in images.PROGRAMS:
+            assert (f"COPY {name} " in text) is (source == "packages")
 
 
 def test_the_pulled_image_has_the_airflow_of_the_lock() -> None:
     assert f"apache/airflow:slim-{version()}-" in images._recipe("airflow", "registry").read_text()
+
+
+def test_the_pulled_metrics_server_is_of_the_release_that_is_built() -> None:
+    (version,) = re.findall(r"metrics-server (v\S+)", (IMAGES / "node" / "metrics-server" / "go.mod").read_text())
+    assert images._begins("metrics-server").endswith(f"/mirrored-metrics-server:{version}")
+
+
+def test_the_pulled_keda_is_of_the_release_that_is_built() -> None:
+    (version,) = re.findall(r"github.com/kedacore/keda/v2 v(\S+)", (IMAGES / "node/keda/go.mod").read_text())
+    assert images._begins("keda") == f"ghcr.io/kedacore/keda:{version}"
+    assert images._begins("keda-adapter") == f"ghcr.io/kedacore/keda-metrics-apiserver:{version}"
 
 
 def references(source: images.Source) -> dict[str, str]:
@@ -215,6 +229,31 @@ def test_a_base_without_its_maker_is_told(there: Any, monkeypatch: pytest.Monkey
     monkeypatch.setattr(images.shutil, "which", lambda _name: None)
     with pytest.raises(LabError, match="install the package mmdebstrap"):
         images.build("redis", "packages")
+
+
+def test_a_program_is_built_into_its_image_when_that_is_asked_for(
+    there: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def built(_program: Any, name: str, _tell: Any) -> Path:
+        (tmp_path / name).write_text("a program")
+        return tmp_path / name
+
+    monkeypatch.setattr(images.Program, "built", built)
+    monkeypatch.setattr(images, "forget_caches", lambda: None)
+    daemon = there(images.base())
+    images.build("versitygw", "packages")
+    assert daemon.context["versitygw"] == "a program"
+    assert "versitygw" not in images.USUAL
+    before = images.reference("versitygw", "packages"), images.reference("versitygw", "registry")
+    monkeypatch.setattr(images, "PROGRAMS", {"versitygw": images.Program("versitygw", "another")})
+    monkeypatch.setattr(images.Program, "key", "other")
+    after = images.reference("versitygw", "packages"), images.reference("versitygw", "registry")
+    assert before[0] != after[0] and before[1] == after[1]
+
+
+def test_what_an_extra_alone_needs_does_not_choose_the_source(there: Any) -> None:
+    there(*(images.reference(name, "registry") for name in images.USUAL))
+    assert images.chosen()[0] == "registry"
 
 
 @pytest.mark.parametrize(

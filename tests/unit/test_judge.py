@@ -108,3 +108,17 @@ def test_a_missing_time_or_process_is_never_judged() -> None:
         judge.waits([ti(None, None)])
     with pytest.raises(ValueError, match="recorded no process"):
         judge.processes([ti(0, 1, pid=None)])
+
+
+def test_what_did_not_end_once_is_named() -> None:
+    good = {"task": "good", "state": "success", "tries": 1, "executions started": 1, "completed": 1}
+    again = {**good, "task": "again", "tries": 2}
+    caught = {**again, "executions started": 2}
+    wrong = [
+        {**good, "task": "lost", "state": "failed", "completed": 0},
+        {**caught, "task": "twice", "completed": 2},
+        {**good, "task": "never", "executions started": 0, "completed": 0},
+        {**good, "task": "redelivered", "executions started": 2},
+    ]
+    assert judge.ended_once([good, again, caught]) == []
+    assert judge.ended_once([good, *wrong]) == wrong

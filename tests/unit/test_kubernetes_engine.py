@@ -191,6 +191,35 @@ def test_a_deployment_is_awaited_until_its_pods_are_available(api: Api) -> None:
         PROVIDER.update(URN, "", DEPLOYMENT, DEPLOYMENT)
 
 
+def test_of_what_an_autoscaler_scales_none_is_enough_and_no_number_is_applied(api: Api) -> None:
+    scaled = thing("Deployment", spec={"selector": {"matchLabels": {"a": "1"}}})
+    api.status["Deployment"] = {"observedGeneration": 1, "updatedReplicas": 1, "availableReplicas": 1, "replicas": 1}
+    _, outputs = PROVIDER.create(URN, scaled)  # the API server says 1 where nobody does
+    assert "replicas" not in api.calls[0][2]["body"]["spec"]
+    api.objects["/Deployment/lab/settings"]["spec"]["replicas"] = 0
+    api.status["Deployment"] = {"observedGeneration": 1}
+    handlers.wait_ready(api, thing("Deployment"))  # type: ignore[arg-type]
+    assert not PROVIDER.diff(URN, "", outputs, scaled).changes
+
+
+def test_a_kind_is_ready_when_it_is_established_and_has_no_conditions_at_first(api: Api) -> None:
+    wanted = thing("CustomResourceDefinition", spec={})
+    api.status["CustomResourceDefinition"] = {"conditions": None}
+    with pytest.raises(WaitTimeout, match="last state: not established yet"):
+        PROVIDER.create(URN, wanted)
+    api.status["CustomResourceDefinition"] = {"conditions": [{"type": "Established", "status": "True"}]}
+    PROVIDER.create(URN, wanted)
+
+
+def test_a_scaled_object_is_ready_when_its_query_is_answered(api: Api) -> None:
+    wanted = thing("ScaledObject", spec={})
+    api.status["ScaledObject"] = {"conditions": [{"type": "Ready", "status": "False", "message": "no such host"}]}
+    with pytest.raises(WaitTimeout, match="last state: no such host"):
+        PROVIDER.create(URN, wanted)
+    api.status["ScaledObject"] = {"conditions": [{"type": "Ready", "status": "True", "message": "defined"}]}
+    PROVIDER.create(URN, wanted)
+
+
 def test_a_pod_that_cannot_be_is_told_with_its_own_events(api: Api) -> None:
     api.pods = [pod("ImagePullBackOff", message="not found")]
     with pytest.raises(
@@ -280,6 +309,17 @@ def test_a_delete_is_done_when_the_object_and_its_pods_are_gone(api: Api) -> Non
     assert api.objects == {}
     method, _, given = api.calls[-1]
     assert method == "DELETE" and given["body"]["preconditions"] == {"uid": "uid-2"}
+
+
+def test_pods_that_go_are_given_the_time_that_they_have(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    api.status["Deployment"] = {"observedGeneration": 1, "updatedReplicas": 1, "availableReplicas": 1, "replicas": 1}
+    patient = copy.deepcopy(DEPLOYMENT)
+    patient["spec"]["template"] = {"spec": {"terminationGracePeriodSeconds": 3}}
+    _, outputs = PROVIDER.create(URN, patient)
+    api.pods, given = [pod()], []
+    monkeypatch.setattr(handlers, "until", lambda _probe, *, timeout, **_: given.append(timeout))
+    PROVIDER.delete(URN, "", outputs)
+    assert given == [3.1]
 
 
 def test_pods_get_little_time_when_the_whole_lab_goes(api: Api) -> None:

@@ -16,9 +16,11 @@ FAULTS = sorted(file.stem for file in (ROOT / "scenarios" / "faults").glob("test
 BROKEN = {part for mutations in MUTATIONS.values() for mutation in mutations for part in mutation.scenarios}
 
 NOT_ON_PROCESSES = {
+    "test_autoscaler_blind",
     "test_database_pod_deleted",
     "test_image_missing",
     "test_kubernetes_api_silent",
+    "test_log_store_lost",
     "test_node_stopped",
     "test_quota_exhausted",
     "test_scheduler_pod_deleted",

@@ -13,7 +13,7 @@ from components import load_balancer, pgbouncer
 from labs.airflow import AirflowError
 from labs.runs import Run
 from scenarios.claims import test_two_schedulers as two_schedulers
-from scenarios.dispatching import adopted_tasks
+from scenarios.dispatching import adopted_tasks, sent_tasks
 from scenarios.replicas import Replicas
 
 NOON = datetime(2026, 11, 21, 12, tzinfo=timezone.utc)
@@ -82,6 +82,16 @@ def test_the_log_says_which_tasks_a_scheduler_adopted() -> None:
     )
     assert adopted_tasks(log, RUN) == {"work_1"}
     assert not adopted_tasks(log.partition("\t<TaskInstance: probe_executions.work_2")[0], RUN)  # half of it is read
+
+
+def test_the_log_says_which_tasks_a_scheduler_sent() -> None:
+    log = (
+        "2026-11-21T12:00:00Z Setting external_executor_id for <TaskInstance: probe_executions.work_1 lab__1 "
+        "[queued] ti_id=01> to 3072bc46 loc=x.py:1\n"
+        "2026-11-21T12:00:00Z Setting external_executor_id for <TaskInstance: probe_executions.work_2 lab__2 "
+        "[queued] ti_id=02> to 3072bc47 loc=x.py:1\n"
+    )
+    assert sent_tasks(log, RUN) == {"work_1"}
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from docker.errors import NotFound
+import requests
+from docker.errors import APIError, NotFound
 
 from labs import daemon
 from labs.service_logs import ContainerLog, FileLog, service_logs
@@ -37,7 +38,14 @@ def test_a_file_is_read_from_where_it_ended(tmp_path: Path) -> None:
     assert (log.read(), log.read(since)) == ("before\nafter\n", "after\n")
 
 
-@pytest.mark.parametrize(("name", "said"), [("there", "since 12.5"), ("gone", "(there is no such container)")])
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("there", "since 12.5"),
+        ("gone", "(there is no such container)"),
+        ("going", "(there is no such container)"),
+    ],
+)
 def test_a_container_is_asked_for_what_came_after(monkeypatch: pytest.MonkeyPatch, name: str, said: str) -> None:
     class Container:
         def logs(self, since: float | None) -> bytes:
@@ -49,7 +57,12 @@ def test_a_container_is_asked_for_what_came_after(monkeypatch: pytest.MonkeyPatc
             def get(container: str) -> Container:
                 if container == "gone":
                     raise NotFound("gone")
+                if container == "going":
+                    raise APIError("dead or marked for removal", response=conflict)
                 return Container()
+
+    conflict = requests.Response()
+    conflict.status_code = 409
 
     @contextmanager
     def answers() -> Iterator[Any]:

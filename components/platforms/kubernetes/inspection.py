@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timezone
 from pathlib import Path
@@ -16,15 +16,21 @@ from labs.cluster import OWNER, Cluster, Object, cluster
 from labs.engines.kubernetes import remove
 from labs.errors import LabError
 
-
-def _cluster(outputs: Mapping[str, Any]) -> tuple[Cluster, str]:
-    place = outputs["cluster"]
-    return cluster(Path(place["kubeconfig"]).read_text()), str(place["namespace"])
+OUTSIDE = (("v1", "Namespace"), ("v1", "PersistentVolume"), ("scheduling.k8s.io/v1", "PriorityClass"))
+"""What of a lab is in no namespace: API version and kind; with its namespace everything else goes."""
 
 
-def _pods(api: Cluster, namespace: str) -> dict[str, Object]:
+def _cluster(outputs: Mapping[str, Any]) -> tuple[Cluster, set[str]]:
+    """The cluster, and the lab's namespaces there."""
+    replicas = [replica for group in outputs["services"].values() for replica in group]
+    kubeconfig = Path(outputs["cluster"]["kubeconfig"]).read_text()
+    return cluster(kubeconfig), {str(replica["namespace"]) for replica in replicas}
+
+
+def _pods(api: Cluster, namespaces: Iterable[str]) -> dict[str, Object]:
     """The latest pod of each service, by its name."""
-    found = api.items(f"/api/v1/namespaces/{namespace}/pods", labelSelector=SERVICE)
+    paths = (f"/api/v1/namespaces/{namespace}/pods" for namespace in namespaces)
+    found = [pod for path in paths for pod in api.items(path, labelSelector=SERVICE)]
     found.sort(key=lambda pod: ("deletionTimestamp" not in pod["metadata"], pod["metadata"]["creationTimestamp"]))
     return {pod["metadata"]["labels"][SERVICE]: pod for pod in found}
 
@@ -33,22 +39,22 @@ def remove_all(home: Path) -> None:
     """Remove what a crash left of a lab in a cluster that is still there; nothing is no error."""
     with contextlib.suppress(OSError, LabError):
         api = cluster((home / "kubeconfig").read_text())
-        for kind in ("Namespace", "PersistentVolume"):
-            for found in api.items(api.path("v1", kind), labelSelector=f"{OWNER}={owner(home.parent.name)}"):
-                remove(api, {"apiVersion": "v1", "kind": kind, **found})
+        for version, kind in OUTSIDE:
+            for found in api.items(api.path(version, kind), labelSelector=f"{OWNER}={owner(home.parent.name)}"):
+                remove(api, {"apiVersion": version, "kind": kind, **found})
 
 
 def inspect(outputs: Mapping[str, Any]) -> list[ServiceState]:
     """The state of each service; the memory is what its cluster measures, 0 where nothing does."""
-    api, namespace = _cluster(outputs)
-    pods, used = _pods(api, namespace), _usage(api, namespace)
-    replicas = [replica["name"] for group in outputs["services"].values() for replica in group]
-    return [_state(name, pods.get(name), used) for name in replicas]
+    api, namespaces = _cluster(outputs)
+    pods, used = _pods(api, namespaces), _usage(api, namespaces)
+    replicas = [replica for group in outputs["services"].values() for replica in group]
+    return [_state(each["name"], pods.get(each["name"]), used, "autoscaling" in each) for each in replicas]
 
 
-def _state(name: str, pod: Object | None, used: Mapping[str, int]) -> ServiceState:
+def _state(name: str, pod: Object | None, used: Mapping[str, int], scaled: bool) -> ServiceState:
     if pod is None:
-        return ServiceState(name, "UNKNOWN", 0, 0.0, 0, 0)
+        return ServiceState(name, "SCALED TO NONE" if scaled else "UNKNOWN", 0, 0.0, 0, 0)
     statuses = pod["status"].get("containerStatuses", ())
     began = [each["state"]["running"]["startedAt"] for each in statuses if "running" in each["state"]]
     ready = bool(statuses) and all(each["ready"] for each in statuses)
@@ -60,7 +66,7 @@ def _state(name: str, pod: Object | None, used: Mapping[str, int]) -> ServiceSta
     return ServiceState(name, state, 0, uptime, 0, used.get(pod["metadata"]["name"], 0))
 
 
-def _usage(api: Cluster, namespace: str) -> dict[str, int]:
+def _usage(api: Cluster, namespaces: set[str]) -> dict[str, int]:
     """Bytes by pod, from the nodes' own kubelets."""
     used = {}
     for node in api.items("/api/v1/nodes"):
@@ -69,15 +75,15 @@ def _usage(api: Cluster, namespace: str) -> dict[str, int]:
         except LabError:  # only who may look at nodes gets it
             continue
         for pod in summary.get("pods", ()):
-            if pod["podRef"]["namespace"] == namespace:
+            if pod["podRef"]["namespace"] in namespaces:
                 used[str(pod["podRef"]["name"])] = int(pod.get("memory", {}).get("workingSetBytes", 0))
     return used
 
 
 def show_logs(outputs: Mapping[str, Any], services: Sequence[str], lines: int, follow: bool) -> None:
     """Write the last lines of each service's log to standard output, and go on as they grow."""
-    api, namespace = _cluster(outputs)
-    pods = _pods(api, namespace)
+    api, namespaces = _cluster(outputs)
+    pods = _pods(api, namespaces)
     for name in services:
         pod = pods.get(name)
         _write(f"==> {name} <==\n")
@@ -90,8 +96,8 @@ def show_logs(outputs: Mapping[str, Any], services: Sequence[str], lines: int, f
 
 def read_log(outputs: Mapping[str, Any], service: str, since: float) -> str:
     """The log of a service since a moment, epoch seconds; all that is kept since 0."""
-    api, namespace = _cluster(outputs)
-    pod = _pods(api, namespace).get(service)
+    api, namespaces = _cluster(outputs)
+    pod = _pods(api, namespaces).get(service)
     if pod is None:
         return "(it has no pod)"
     moment = datetime.fromtimestamp(since, timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")

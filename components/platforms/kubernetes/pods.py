@@ -72,25 +72,31 @@ def seen_of(health: Health) -> pulumi.Output[dict[str, Any]]:
     return pulumi.Output.from_input(dict(vars(health))).apply(probes)
 
 
-def entry(copies: Mapping[str, str]) -> str:
+def entry(copies: Mapping[str, str], ready: str = "") -> str:
     """What the shell of a container does before its command takes its place.
 
     Args:
         copies: by file, where a copy of it is to be.
+        ready: file that the command writes once it is ready; what an earlier run has left of it is removed.
 
     >>> entry({})
     '. /run/lab/secrets; exec "$@"'
     """
     pairs = sorted(copies.items())
     made = [f"install -m 600 {shlex.quote(source)} {shlex.quote(target)}" for source, target in pairs]
-    return "; ".join([f". {SECRETS}", *made, 'exec "$@"'])
+    stale = [f"rm -f {shlex.quote(ready)}"] if ready else []
+    return "; ".join([f". {SECRETS}", *stale, *made, 'exec "$@"'])
 
 
 def ending(stop: Stop) -> dict[str, Any]:
-    """How a container that ends on another signal than TERM is asked to: it is process 1 of its pod."""
+    """How a container that ends on another signal than TERM is asked to: it is process 1 of its pod.
+
+    TERM comes as soon as this is over, so it lasts until the process has ended.
+    """
     if stop.signal == "TERM":
         return {}
-    return {"lifecycle": {"preStop": {"exec": {"command": ["/bin/sh", "-c", f"kill -{stop.signal} 1"]}}}}
+    asked = f"kill -{stop.signal} 1; while kill -0 1; do sleep 0.2; done"
+    return {"lifecycle": {"preStop": {"exec": {"command": ["/bin/sh", "-c", asked]}}}}
 
 
 def volume(name: str, source: Mapping[str, Any], mounts: Sequence[Mapping[str, Any]]) -> tuple[Any, list[Any]]:

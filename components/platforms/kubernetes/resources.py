@@ -22,6 +22,12 @@ from labs.daemon import daemon
 from labs.errors import LabError, UsageError
 from labs.waiting import until
 
+MOST_TOLD = 50
+"""Images of which a kubelet tells at most: it may have others too."""
+
+NO_POD: Object = {"metadata": {"name": "", "uid": ""}}
+"""Of a service that was scaled to none."""
+
 Props = dict[str, Any]
 
 
@@ -69,8 +75,10 @@ class _NodeImageProvider(ResourceProvider):
     @staticmethod
     def _check(listed: Sequence[Object], wanted: Sequence[str], reference: str) -> None:
         for node in listed:
-            names = {name for each in node["status"].get("images", ()) for name in each.get("names", ())}
-            if node["metadata"]["name"] in wanted and not names & {reference, full_name(reference)}:
+            told = node["status"].get("images", ())
+            names = {name for each in told for name in each.get("names", ())}
+            lacking = len(told) < MOST_TOLD and not names & {reference, full_name(reference)}
+            if node["metadata"]["name"] in wanted and lacking:
                 raise LabError(
                     f"the node {node['metadata']['name']} lacks the image {reference}, and is no container of this "
                     "machine: build it with `lab images build` and load it into the cluster as its makers say, then "
@@ -183,7 +191,7 @@ def _living(pods: Sequence[Object]) -> list[Object]:
 
 
 class _ServicePodProvider(ResourceProvider):
-    """The pod of a service that is up to its work."""
+    """The pod of a service that is up to its work; of one that an autoscaler scales, any of them."""
 
     def create(self, props: Props) -> CreateResult:
         return CreateResult(str(props["name"]), self._ready(props, fresh=True))
@@ -204,13 +212,13 @@ class _ServicePodProvider(ResourceProvider):
         def ready() -> tuple[Object | None, str]:
             pods = _living(self._pods(api, props))
             if not pods:
-                return None, "it has no pod"
-            pod = pods[-1]
+                return (NO_POD if props["scaled"] else None), "it has no pod"
+            pod = pods[0 if props["scaled"] else -1]  # the newest may be one more that has only begun
             seen.append(pod)
             statuses = [each for each in pod["status"].get("containerStatuses", ()) if each["name"] == container]
             if fresh and any(each["restartCount"] for each in statuses):
                 raise LabError(f"{name} ended while it started; {said()}")
-            if len(pods) > 1 or not any(each["ready"] for each in statuses):
+            if (len(pods) > 1 and not props["scaled"]) or not any(each["ready"] for each in statuses):
                 return None, f"its {len(pods)} pods are not ready"
             if not props["log"]:
                 return pod, "ready"
@@ -223,9 +231,11 @@ class _ServicePodProvider(ResourceProvider):
         return {**props, "pod": pod["metadata"]["name"], "uid": pod["metadata"]["uid"]}
 
     def diff(self, _id: str, olds: Props, news: Props) -> DiffResult:
-        keys = ("template", "log", "selector", "namespace")
-        if any(olds[key] != news[key] for key in keys):
+        keys = ("template", "log", "selector", "namespace", "scaled")
+        if any(olds.get(key) != news[key] for key in keys):
             return DiffResult(changes=True)
+        if news["scaled"]:  # which pods there are is its autoscaler's business
+            return DiffResult(changes=False)
         pods = _living(self._pods(cluster(news["kubeconfig"]), news))
         return DiffResult(changes=[pod["metadata"]["uid"] for pod in pods] != [olds["uid"]])
 

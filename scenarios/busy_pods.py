@@ -1,14 +1,12 @@
-"""Runs of DAGs in pods for faults of a cluster: their pods and what these said, from start to end."""
+"""Runs of DAGs in pods that are looked at, or broken, while they work: their pods and what these said."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
-
-import pytest
 
 from labs.airflow import Airflow
 from labs.runs import Run, TaskInstance
@@ -64,11 +62,11 @@ class BusyPods:
         return [{**life.row(), "instance": life.label, "executions": said[life.label]} for life in self.lives(task_id)]
 
 
-@pytest.fixture
-def start_in_pods(
+@contextmanager
+def busy_pods(
     airflow: Airflow, namespace: Namespace, timeline: Callable[[Run], list[TaskInstance]]
 ) -> Iterator[Callable[..., BusyPods]]:
-    """`start_in_pods(dag_id, word, conf=None)`: a run of a DAG; afterwards neither it nor its pods go on."""
+    """Gives `start(dag_id, word, conf=None)`, a run of a DAG; on the way out neither it nor its pods go on."""
     with ExitStack() as undo:
 
         def start(dag_id: str, word: str, conf: Mapping[str, Any] | None = None) -> BusyPods:

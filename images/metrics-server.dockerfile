@@ -1,0 +1,6 @@
+# metrics-server, built from Go modules.
+ARG BASE
+FROM ${BASE}
+COPY metrics-server /usr/local/bin/
+ENTRYPOINT ["/usr/local/bin/metrics-server"]
+USER 50000:0

@@ -1,0 +1,3 @@
+# The official image.
+FROM ghcr.io/kedacore/keda:2.20.2
+USER 50000:0
