@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,49 +13,31 @@ from components.clusters.keda import KINDS, MARK, METRICS, OPERATOR, PODS, _Keda
 from labs.cluster import Object, Refused
 from labs.engines import kubernetes as handlers
 from labs.errors import LabError, UsageError
+from tests.unit import add_ons
 
 PROPS = {"kubeconfig": "text", "operator": "labs/keda:a", "adapter": "labs/keda-adapter:a"}
 
 
 @dataclass
-class Api:
-    """A cluster: what is applied to it is there at once; its adapter answers as it should, or does not."""
+class Api(add_ons.Api):
+    """A cluster with KEDA: its adapter answers as it should, or does not."""
 
+    marks: dict[str, str] = field(default_factory=lambda: {"scaledobjects.keda.sh": MARK})
     answers: bool = True
     operator_ready: bool = True
-    there: dict[str, Object] = field(default_factory=dict)
-    calls: list[tuple[str, str]] = field(default_factory=list)
-
-    def path(self, _version: str, kind: str, name: str = "", _namespace: str = "") -> str:
-        return MARK if name == "scaledobjects.keda.sh" else f"/{kind}/{name}"
 
     def found(self, path: str) -> Object | None:
         if path == METRICS and not self.answers and MARK in self.there:
             raise Refused(503, "unavailable")
         if path in (KINDS, METRICS):
             return {} if MARK in self.there else None
-        return copy.deepcopy(self.there.get(path))
+        return super().found(path)
 
     def items(self, path: str, **query: Any) -> list[Object]:
-        if "endpointslices" in path:
-            return [{"endpoints": [{"conditions": {"ready": True}}]}]
         if path != PODS or query:
-            return []
+            return super().items(path)
         ready = [{"type": "Ready", "status": str(self.operator_ready)}]
         return [{"metadata": {"name": "p", "namespace": "keda", "labels": OPERATOR}, "status": {"conditions": ready}}]
-
-    def request(self, method: str, path: str, body: Object | None = None, **_: Any) -> Object:
-        self.calls.append((method, path))
-        if method == "DELETE":
-            self.there.pop(path, None)
-            return {}
-        assert body is not None
-        status = {"conditions": [{"type": "Established", "status": "True"}]}
-        self.there[path] = {**body, "metadata": {**body["metadata"], "uid": path, "generation": 1}, "status": status}
-        return copy.deepcopy(self.there[path])
-
-    def done(self, method: str) -> list[str]:
-        return [path for each, path in self.calls if each == method]
 
 
 @pytest.fixture

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,6 +13,7 @@ from components.clusters.metrics_server import API_SERVICE, METRICS, _MetricsSer
 from labs.cluster import Object, Refused
 from labs.engines import kubernetes as handlers
 from labs.errors import LabError
+from tests.unit import add_ons
 
 PROPS = {"kubeconfig": "text", "image": "labs/metrics-server:a"}
 
@@ -21,43 +21,18 @@ NODES = ("control-plane", "worker")
 
 
 @dataclass
-class Api:
-    """A cluster of two nodes: what is applied to it is there at once; `seen` are the nodes that are measured then."""
+class Api(add_ons.Api):
+    """A cluster of two nodes; `seen` are those that are measured when metrics-server is there."""
 
+    marks: dict[str, str] = field(default_factory=lambda: {"APIService": API_SERVICE})
     seen: tuple[str, ...] = NODES
-    refuses: str = ""
-    there: dict[str, Object] = field(default_factory=dict)
-    calls: list[tuple[str, str]] = field(default_factory=list)
 
-    def path(self, _version: str, kind: str, name: str = "", _namespace: str = "") -> str:
-        return API_SERVICE if kind == "APIService" else f"/{kind}/{name}"
-
-    def found(self, path: str) -> Object | None:
-        return copy.deepcopy(self.there.get(path))
-
-    def items(self, path: str, **_: Any) -> list[Object]:
+    def items(self, path: str, **query: Any) -> list[Object]:
         if path == f"{METRICS}/nodes" and API_SERVICE not in self.there:
             raise Refused(404, "not found")
         if path.endswith("/nodes"):
             return [{"metadata": {"name": name}} for name in (self.seen if METRICS in path else NODES)]
-        ready = {"conditions": {"ready": True}}
-        return [{"endpoints": [ready]}] if "endpointslices" in path else []
-
-    def request(self, method: str, path: str, body: Object | None = None, **_: Any) -> Object:
-        self.calls.append((method, path))
-        if method == "DELETE":
-            self.there.pop(path, None)
-            return {}
-        assert body is not None
-        if body["kind"] == self.refuses:
-            raise Refused(403, "forbidden")
-        counts = dict.fromkeys(("observedGeneration", "updatedReplicas", "availableReplicas", "replicas"), 1)
-        status = {**counts, "conditions": [{"type": "Available", "status": "True"}]}
-        self.there[path] = {**body, "metadata": {**body["metadata"], "uid": path, "generation": 1}, "status": status}
-        return copy.deepcopy(self.there[path])
-
-    def done(self, method: str) -> list[str]:
-        return [path for each, path in self.calls if each == method]
+        return super().items(path, **query)
 
 
 @pytest.fixture
