@@ -55,7 +55,7 @@ def test_a_cluster_that_is_not_there_is_told(lab: RunLab, name: str, cluster: st
 def test_without_docker_there_is_no_kind_cluster(lab: RunLab, name: str) -> None:
     done = lab("up", "kubernetes", "--name", name, DOCKER_HOST="unix:///nowhere/docker.sock")
     assert done.returncode == 1
-    assert "no Docker daemon answers; install Docker and start it" in sentence(done)
+    assert "no Docker daemon answers; install Docker (on Debian docker.io" in sentence(done)
     assert remains(name) == NOTHING
 
 
