@@ -85,12 +85,16 @@ def test_status_and_logs_speak_of_every_service(up: Lab, lab: RunLab) -> None:
     assert lab("logs", NAME, "nobody").returncode == 2
 
 
+SCALED = {"35_09_01_executor_scaling", "35_09_05_cost_optimization"}
+"""DAGs of a section that every lab has, which are about workers that this lab has not."""
+
+
 def test_the_lab_is_verified(up: Lab, lab: RunLab) -> None:
     done = lab("verify", NAME)
     assert done.returncode == 0, done.stdout[-6000:] + done.stderr
     results = Results.load(report_directory(NAME) / "results.json").results
     dags = {path.stem for path in Path(str(up.outputs["paths"]["dags"])).glob("*/35_*.py")}
-    assert {result.dag for result in results if result.verdict == "passed" and result.dag} == dags
+    assert {result.dag for result in results if result.verdict == "passed" and result.dag} == dags - SCALED
     assert {result.kind for result in results if result.verdict == "passed"} == {"dag", "claim", "fault"}
     html = (report_directory(NAME) / "report.html").read_text()
     assert all(dag in html for dag in dags)
