@@ -117,6 +117,12 @@ def executor(lab: Lab) -> str:
 
 
 @pytest.fixture(scope="session")
+def words(lab: Lab) -> dict[str, str]:
+    """Executor → what the lab's list has for it, in order: its alias, else its class or path."""
+    return {class_name(spec): spec.split(":")[0] for spec in lab.executors}
+
+
+@pytest.fixture(scope="session")
 def host(lab: Lab, services: Services) -> Callable[..., Any]:
     """`host(role, replica=0)`: the testinfra host on which that replica of a role runs."""
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import yaml
 
 from labs.cluster import MANAGER, Cluster, Object
-from labs.engines.kubernetes import apply, remove, wait_ready
+from labs.engines.kubernetes import READY, apply, remove, wait_ready
 from labs.errors import LabError
 from labs.waiting import until
 
@@ -50,7 +50,8 @@ def install(api: Cluster, mark: str, wanted: list[Object], works: Callable[[list
         if found is None or OURS.items() <= (found["metadata"].get("labels") or {}).items():
             for each in wanted:
                 if each["kind"] == "APIService":
-                    _wait_for_pods(api, **each["spec"]["service"])
+                    behind = ("Service", each["spec"]["service"]["name"])
+                    _wait_for_pods(api, next(it for it in made if (it["kind"], it["metadata"]["name"]) == behind))
                 made.append(apply(api, each))
                 if each["kind"] == "CustomResourceDefinition":
                     wait_ready(api, made[-1])  # before whoever looks for objects of that kind
@@ -62,15 +63,9 @@ def install(api: Cluster, mark: str, wanted: list[Object], works: Callable[[list
         raise
 
 
-def _wait_for_pods(api: Cluster, name: str, namespace: str, **_port: int) -> None:
+def _wait_for_pods(api: Cluster, service: Object) -> None:
     """Wait until a Service has a pod: whoever answers the API server's first look at an APIService is the one whom it
     asks from then on, and before nodes know the way to the pod that may be somebody outside of the cluster.
     """
-    path = f"/apis/discovery.k8s.io/v1/namespaces/{namespace}/endpointslices"
-
-    def there() -> tuple[bool | None, str]:
-        slices = api.items(path, labelSelector=f"kubernetes.io/service-name={name}")
-        ready = any(end["conditions"].get("ready") for each in slices for end in each.get("endpoints") or ())
-        return (True if ready else None), "no pod of it is ready"
-
-    until(there, what=f"a pod behind the Service {name}", timeout=240, interval=0.5)
+    what = f"a pod behind the Service {service['metadata']['name']}"
+    until(lambda: READY["Service"](api, service), what=what, timeout=240, interval=0.5)

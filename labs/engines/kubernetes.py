@@ -250,7 +250,7 @@ def remove(api: Cluster, found: Object) -> None:
         left = _found(api, found)
         if left is not None and left["metadata"]["uid"] == metadata["uid"]:
             kept = left["metadata"].get("finalizers") or left.get("spec", {}).get("finalizers") or []
-            why = [each["message"] for each in left.get("status", {}).get("conditions", ()) if each["status"] == "True"]
+            why = [each["message"] for each in _conditions(left).values() if each["status"] == "True"]
             return None, "; ".join([*why, f"finalizers {', '.join(kept)}"] if kept else why) or "it is there"
         remaining = api.items(pods[0], **pods[1]) if pods and found["kind"] != "Namespace" else []
         return (None if remaining else True), f"{len(remaining)} of its pods are there"
@@ -325,6 +325,15 @@ def _trouble(api: Cluster, made: Object) -> tuple[bool, str]:
     return hopeless, "\n".join(said)
 
 
+def _conditions(found: Object) -> dict[str, Object]:
+    """Conditions by their type; those of a new object may be null."""
+    return {each["type"]: each for each in found.get("status", {}).get("conditions") or ()}
+
+
+def _holds(found: Object, condition: str) -> bool:
+    return bool(_conditions(found).get(condition, {}).get("status") == "True")
+
+
 def _workload(api: Cluster, found: Object, done: bool, state: str, replaced: bool) -> Seen:
     """What is seen of a workload; hopeless are its pods only once they are those of what was applied last."""
     if done:
@@ -355,11 +364,11 @@ def _stateful_set(api: Cluster, found: Object) -> Seen:
 
 
 def _job(api: Cluster, found: Object) -> Seen:
-    for condition in found.get("status", {}).get("conditions", ()):
-        if condition["status"] == "True" and condition["type"] == "Complete":
-            return True, "complete"
-        if condition["status"] == "True" and condition["type"] == "Failed":
-            raise LabError(f"the {_told(found)} failed ({condition.get('message')}): {_trouble(api, found)[1]}")
+    if _holds(found, "Complete"):
+        return True, "complete"
+    if _holds(found, "Failed"):
+        why = _conditions(found)["Failed"].get("message")
+        raise LabError(f"the {_told(found)} failed ({why}): {_trouble(api, found)[1]}")
     hopeless, said = _trouble(api, found)
     if hopeless:
         raise LabError(f"the {_told(found)} cannot start: {said}")
@@ -368,8 +377,7 @@ def _job(api: Cluster, found: Object) -> Seen:
 
 def _pod(api: Cluster, found: Object) -> Seen:
     status = found.get("status", {})
-    ready = any(each["type"] == "Ready" and each["status"] == "True" for each in status.get("conditions", ()))
-    if ready or status.get("phase") == "Succeeded":
+    if _holds(found, "Ready") or status.get("phase") == "Succeeded":
         return True, str(status["phase"])
     said = plight(api, found)
     if status.get("phase") == "Failed":
@@ -422,22 +430,18 @@ def _namespace(api: Cluster, found: Object) -> Seen:
 
 
 def _definition(_api: Cluster, found: Object) -> Seen:
-    conditions = found.get("status", {}).get("conditions") or ()  # null at first
-    done = any(each["type"] == "Established" and each["status"] == "True" for each in conditions)
-    return (True if done else None), "not established yet"
+    return (True if _holds(found, "Established") else None), "not established yet"
 
 
 def _served(_api: Cluster, found: Object) -> Seen:
-    conditions = {each["type"]: each for each in found.get("status", {}).get("conditions", ())}
-    available = conditions.get("Available", {})
-    return (True if available.get("status") == "True" else None), str(available.get("message", "not looked at yet"))
+    said = _conditions(found).get("Available", {}).get("message", "not looked at yet")
+    return (True if _holds(found, "Available") else None), str(said)
 
 
 def _scaled_object(_api: Cluster, found: Object) -> Seen:
     """KEDA has found its target, and has asked what it is to count."""
-    conditions = {each["type"]: each for each in found.get("status", {}).get("conditions", ())}
-    ready = conditions.get("Ready", {})
-    return (True if ready.get("status") == "True" else None), str(ready.get("message", "not looked at yet"))
+    said = _conditions(found).get("Ready", {}).get("message", "not looked at yet")
+    return (True if _holds(found, "Ready") else None), str(said)
 
 
 READY: Mapping[str, Callable[[Cluster, Object], Seen]] = {

@@ -26,12 +26,6 @@ SUPERVISED = re.compile(r"Workload finished .*\[supervisor\].* workload_id=(\S+)
 
 
 @pytest.fixture(scope="session")
-def words(lab: Lab) -> dict[str, str]:
-    """Executor → what the lab's list has for it, in order: its alias, else its class name."""
-    return {spec.split(":")[-1].split(".")[-1]: spec.split(":")[0] for spec in lab.executors}
-
-
-@pytest.fixture(scope="session")
 def executed(lab: Lab, celery: Celery, sites: Sites, words: dict[str, str]) -> Callable[[Observation], dict[str, str]]:
     """`executed(run)`: task → the executor that ran it, by the traces that each leaves on its own side.
 

@@ -15,7 +15,6 @@ from labs.waiting import until
 from scenarios.faulting import late_fails
 from scenarios.metering import duration
 from scenarios.pods import moment, spans
-from stacks.catalogue import class_name
 
 DAG = "35_09_03_executor_latency"
 ROUNDS = 3
@@ -29,12 +28,6 @@ MADE_FOR_THE_TASK = {"LocalExecutor": False, "CeleryExecutor": False, "EdgeExecu
 
 PULLED = re.compile(r"Successfully pulled image .* in (?P<time>[\dhms.]+) \(")
 """What the kubelet says of an image that it had to fetch; of another one: `already present on machine`."""
-
-
-@pytest.fixture(scope="module")
-def words(lab):
-    """Executor → what the lab's list has for it, in order: its alias, else its class or path."""
-    return {class_name(spec): spec.split(":")[0] for spec in lab.executors}
 
 
 @pytest.fixture(scope="module")
