@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from labs.engines.base import Event, Step, Watcher
@@ -71,7 +72,8 @@ def _finished(event: Event) -> str:
     assert event.step
     if event.kind == "failed":
         return f"  [red]✗[/] {event.step.name} failed after {duration(event.seconds)}"
-    return f"  [green]✓[/] {event.step.name} {DONE[event.step.operation]} [dim]{duration(event.seconds)}[/]"
+    why = f", {escape(event.step.reason)}" if event.step.operation in ("update", "replace") and event.step.reason else ""
+    return f"  [green]✓[/] {event.step.name} {DONE[event.step.operation]} [dim]{duration(event.seconds)}{why}[/]"
 
 
 def _plain(event: Event) -> None:

@@ -20,6 +20,7 @@ from pulumi.output import UNKNOWN
 
 from labs.engines.base import UNWANTED, Event, Operation, Step, Watcher, name_of, type_of
 from labs.engines.checkpoint import Checkpoint, Pending, Resource, Snapshot
+from labs.engines.drift import told
 from labs.engines.providers import Difference, DynamicProvider, Provider, Registry, find
 from labs.engines.values import Secret, Values, from_provider, has_unknown, keep_secret, reveal
 from labs.errors import Interrupted, LabError, UsageError
@@ -180,7 +181,7 @@ class Deployment:
             return self._replace(provider, goal, old, self._check(provider, goal.urn, None, wanted), difference)
         self._clean(goal.urn, None)
         if difference.changes or goal.urn in self._half_updated:
-            reason = because(changed) if difference.changes else "its last update did not finish"
+            reason = _reason(changed, difference, old) if difference.changes else "its last update did not finish"
             return self._update(provider, goal, old, inputs, self._step("update", goal.urn, reason))
         new = _resource(goal, old.id, inputs, old.outputs)
         with self._doing(self._step("same", goal.urn)):
@@ -216,7 +217,7 @@ class Deployment:
     ) -> Resource | None:
         if old.protect and goal.protect:
             raise LabError(f"{old.name} is protected and would be replaced; take `protect` off it first")
-        step = self._step("replace", goal.urn, because(difference.replaces))
+        step = self._step("replace", goal.urn, told(difference.drift, old.inputs) or because(difference.replaces))
         self._clean(goal.urn, inputs)
         first = goal.delete_before_replace
         if not (difference.delete_before_replace if first is None else first):
@@ -404,6 +405,12 @@ def because(keys: Iterable[str]) -> str:
     """The reason of a step, naming properties and never their values."""
     names = ["its provider" if key == DynamicProvider.KEY else key for key in keys]
     return f"{', '.join(names)} changed" if names else ""
+
+
+def _reason(changed: Iterable[str], difference: Difference, old: Resource) -> str:
+    """Why a resource is updated: what the program wants otherwise, or what somebody changed beside it."""
+    why = [because(changed), told(difference.drift, old.inputs)]
+    return "; ".join(filter(None, why)) or "what it stands for has changed"
 
 
 _PATH = re.compile(r"""\.?(?:\[(?P<index>\d+)\]|\["(?P<quoted>[^"]*)"\]|(?P<name>[^.\[\]]+))""")

@@ -18,6 +18,7 @@ from labs import processes
 from labs.cluster import MANAGER, Cluster, Object, Refused, cluster, last_lines, plight
 from labs.engines.base import name_of
 from labs.engines.deployment import changed_keys
+from labs.engines.drift import MISSING, Drift, drifts
 from labs.engines.providers import Difference, Provider
 from labs.engines.values import Values, plain_outputs
 from labs.errors import LabError, UsageError
@@ -46,6 +47,12 @@ IMMUTABLE: Mapping[str, tuple[str, ...]] = {
     "StorageClass": ("provisioner", "parameters", "volumeBindingMode", "reclaimPolicy"),
 }
 """What the API server lets nobody change, by kind; another name or namespace is another object anyway."""
+
+WRITTEN = frozenset({"creationTimestamp", "generation", "managedFields", "resourceVersion", "uid"})
+"""Of an object's metadata what nobody can want otherwise."""
+
+LOOKS = 5
+"""How often an object is looked at once more that was written between two looks."""
 
 HOPELESS = frozenset({"CreateContainerConfigError", "ErrImageNeverPull", "InvalidImageName", "CrashLoopBackOff"})
 """Reasons for which a container waits that time does not cure."""
@@ -103,10 +110,14 @@ class ObjectProvider:
         replaces = tuple(key for key in _immutable(news) if _at(known, key) != _at(news, key))
         if not self.kubeconfig or has_unknown_name(news):
             return Difference(bool(changed), replaces, delete_before_replace=True)
-        api = self._api()
-        if not replaces and _uid(_found(api, news)) != olds.get("uid"):
-            replaces = ("uid",)
-        return Difference(bool(changed or replaces), replaces, delete_before_replace=True)
+        if replaces:
+            return Difference(True, replaces, delete_before_replace=True)
+        api, applied = self._api(), _object(olds)
+        found = _found(api, applied)
+        if _uid(found) != olds.get("uid"):
+            return Difference(True, ("uid",), True, (Drift(found=found or MISSING),))
+        drift = _drift(api, applied, found) if found else ()
+        return Difference(bool(changed or drift), delete_before_replace=True, drift=drift)
 
     def create(self, urn: str, news: Values) -> tuple[str, Values]:
         api, wanted = self._api(), _object(news)
@@ -212,7 +223,28 @@ def _owned(found: Object, wanted: Object) -> bool:
     return bool(labels) and labels.items() <= (found["metadata"].get("labels") or {}).items()
 
 
-def apply(api: Cluster, wanted: Object) -> Object:
+def _drift(api: Cluster, applied: Object, found: Object) -> tuple[Drift, ...]:
+    """In what an object differs from what applying it once more would make of it.
+
+    So it is the API server that knows defaults and other ways to write a value, and what other managers own, such as
+    the number of replicas that an autoscaler keeps, is in both.
+    """
+    wanted = apply(api, applied, dryRun="All")
+    for _ in range(LOOKS):
+        if wanted["metadata"].get("resourceVersion") == found["metadata"].get("resourceVersion"):
+            break
+        found = _found(api, applied) or found  # somebody has just written it
+        wanted = apply(api, applied, dryRun="All")
+    return tuple(drifts(_kept(found), _kept(wanted)))
+
+
+def _kept(thing: Object) -> Object:
+    """An object without what the API server and controllers write down of it."""
+    metadata = {key: value for key, value in thing["metadata"].items() if key not in WRITTEN}
+    return {**{key: value for key, value in thing.items() if key != "status"}, "metadata": metadata}
+
+
+def apply(api: Cluster, wanted: Object, **query: Any) -> Object:
     """Apply an object on the server's side; gives it as the API server has it then.
 
     Raises:
@@ -227,6 +259,7 @@ def apply(api: Cluster, wanted: Object) -> Object:
             fieldManager=MANAGER,
             force="true",
             fieldValidation="Strict",
+            **query,
         )
     except Refused as error:
         raise LabError(f"the {_told(wanted)} was refused: {error.said}") from error
@@ -255,8 +288,12 @@ def remove(api: Cluster, found: Object) -> None:
         remaining = api.items(pods[0], **pods[1]) if pods and found["kind"] != "Namespace" else []
         return (None if remaining else True), f"{len(remaining)} of its pods are there"
 
-    given = _at(found, "spec.template.spec.terminationGracePeriodSeconds") or 0
-    until(gone, what=f"the {_told(found)} to be gone", timeout=GONE + given, interval=0.2)
+    until(gone, what=f"the {_told(found)} to be gone", timeout=GONE + _given(found), interval=0.2)
+
+
+def _given(workload: Object) -> float:
+    """Seconds that the pods of a workload are given to end."""
+    return float(_at(workload, "spec.template.spec.terminationGracePeriodSeconds") or 0)
 
 
 def _release(api: Cluster, claim: Object) -> None:
@@ -302,7 +339,8 @@ def wait_ready(api: Cluster, made: Object) -> None:
             raise LabError(f"the {_told(made)} went away while it was made; run `up` again")
         return ready(api, found)
 
-    until(seen, what=f"the {_told(made)}", timeout=TIMEOUT, interval=0.25, detail=lambda: _trouble(api, made)[1])
+    timeout = TIMEOUT + _given(made)  # that of those before, which end first
+    until(seen, what=f"the {_told(made)}", timeout=timeout, interval=0.25, detail=lambda: _trouble(api, made)[1])
 
 
 def _trouble(api: Cluster, made: Object) -> tuple[bool, str]:

@@ -15,6 +15,7 @@ from pulumi.output import UNKNOWN
 from pulumi.runtime._serialization import _deserialize
 
 from labs.engines.base import PROJECT
+from labs.engines.drift import Drift
 from labs.engines.values import Values
 from labs.errors import LabError, UsageError
 
@@ -27,11 +28,13 @@ class Difference:
         changes: whether anything must be done; None lets the engine compare old and new inputs.
         replaces: the properties that cannot be changed in place.
         delete_before_replace: whether old and new cannot exist side by side.
+        drift: what was changed beside the program, and is a change to be made, too.
     """
 
     changes: bool | None = None
     replaces: tuple[str, ...] = ()
     delete_before_replace: bool = False
+    drift: tuple[Drift, ...] = ()
 
 
 class Provider(Protocol):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,8 +13,10 @@ from pulumi.output import UNKNOWN
 from labs import processes
 from labs.cluster import Object, Refused
 from labs.engines import kubernetes as handlers
+from labs.engines.drift import drifts, told
 from labs.engines.kubernetes import ObjectProvider
 from labs.engines.providers import find
+from labs.engines.values import Secret, transform
 from labs.errors import LabError, UsageError
 from labs.waiting import WaitTimeout
 
@@ -25,6 +28,16 @@ def thing(kind: str = "ConfigMap", name: str = "settings", **fields: Any) -> Obj
     metadata = {"name": name, "namespace": "lab", "labels": dict(OURS)}
     version = {"Deployment": "apps/v1", "Job": "batch/v1"}.get(kind, "v1")
     return {"apiVersion": version, "kind": kind, "metadata": metadata, **fields}
+
+
+def merged(there: Any, applied: Any) -> Any:
+    """What applying makes of what is there: items of lists go by their names, and what others own stays."""
+    if isinstance(there, dict) and isinstance(applied, dict):
+        return {**there, **{key: merged(there.get(key), value) for key, value in applied.items()}}
+    if isinstance(there, list) and isinstance(applied, list) and all("name" in each for each in (*there, *applied)):
+        named, ours = ({each["name"]: each for each in items} for items in (there, applied))
+        return [merged(named.get(name), ours.get(name, each)) for name, each in {**named, **ours}.items()]
+    return copy.deepcopy(applied)
 
 
 @dataclass
@@ -39,6 +52,8 @@ class Api:
     refuses: str = ""
     keeps: bool = False
     counter: int = 0
+    meanwhile: Callable[[str], None] = lambda _path: None
+    writes: dict[str, str] = field(default_factory=dict)
 
     def path(self, api_version: str, kind: str, name: str = "", namespace: str = "") -> str:
         if kind == "Widget":
@@ -69,11 +84,16 @@ class Api:
             if self.refuses:
                 raise Refused(422, self.refuses)
             assert body is not None
+            body = transform(body, lambda leaf: self.writes.get(leaf, leaf))
             before = self.objects.get(path)
+            if query.get("dryRun") and before is not None:
+                self.meanwhile(path)
+                return merged(self.objects[path], body)
             if before is None:
                 self.counter += 1
             uid = before["metadata"]["uid"] if before else f"uid-{self.counter}"
-            self.objects[path] = {**body, "metadata": {**body["metadata"], "uid": uid, "generation": 1}}
+            self.objects[path] = copy.deepcopy(body)
+            self.objects[path]["metadata"] |= {"uid": uid, "generation": 1, "resourceVersion": "1"}
             return copy.deepcopy(self.objects[path])
         if method == "DELETE" and not self.keeps:
             self.objects.pop(path, None)
@@ -156,9 +176,99 @@ def test_an_object_moves_with_a_namespace_that_is_not_there_yet(api: Api) -> Non
 def test_what_somebody_removed_or_replaced_is_made_again(api: Api) -> None:
     _, outputs = PROVIDER.create(URN, thing())
     api.objects["/ConfigMap/lab/settings"]["metadata"]["uid"] = "another"
-    assert PROVIDER.diff(URN, "lab/settings", outputs, thing()).replaces == ("uid",)
+    anew = PROVIDER.diff(URN, "lab/settings", outputs, thing())
+    assert (anew.replaces, told(anew.drift, {})) == (("uid",), "drift: somebody made it anew")
     api.objects.clear()
-    assert PROVIDER.diff(URN, "lab/settings", outputs, thing()).replaces == ("uid",)
+    gone = PROVIDER.diff(URN, "lab/settings", outputs, thing())
+    assert (gone.replaces, told(gone.drift, {})) == (("uid",), "drift: it is gone")
+
+
+def workload() -> Object:
+    container = {"name": "scheduler", "env": [{"name": "A", "value": "1"}], "resources": {"limits": {"cpu": "1"}}}
+    template = {"spec": {"containers": [container]}}
+    return thing("Deployment", spec={"selector": {"matchLabels": {"a": "1"}}, "replicas": 1.0, "template": template})
+
+
+def made(api: Api, wanted: Object) -> tuple[Object, Object]:
+    """What an `up` remembers of it, and the object itself, to be changed by hand."""
+    api.status["Deployment"] = {"observedGeneration": 1, "updatedReplicas": 1, "availableReplicas": 1, "replicas": 1}
+    _, outputs = PROVIDER.create(URN, wanted)
+    return outputs, api.objects[handlers._path(api, wanted)]  # type: ignore[arg-type]
+
+
+def drift_of(outputs: Object, wanted: Object) -> str:
+    """In words; there is a change to be made where there is one, and no other."""
+    found = PROVIDER.diff(URN, "", outputs, wanted)
+    assert bool(found.changes) == bool(found.drift) and not found.replaces
+    return told(found.drift, wanted)
+
+
+def test_what_somebody_changed_is_drift_field_by_field(api: Api) -> None:
+    outputs, there = made(api, workload())
+    assert drift_of(outputs, workload()) == ""
+    there["spec"]["replicas"] = 3
+    assert drift_of(outputs, workload()) == "drift: spec.replicas is 3, not 1"
+    there["spec"]["template"]["spec"]["containers"][0]["env"][0]["value"] = "2"
+    del there["metadata"]["labels"]["airflow-executor-labs/lab"]
+    assert "spec.template.spec.containers.scheduler.env.A.value is 2, not 1" in drift_of(outputs, workload())
+    assert "metadata.labels.airflow-executor-labs/lab is gone" in drift_of(outputs, workload())
+    PROVIDER.update(URN, "", outputs, workload())
+    assert drift_of(outputs, workload()) == ""
+
+
+def test_what_others_own_is_no_drift(api: Api) -> None:
+    scaled = workload()
+    del scaled["spec"]["replicas"]
+    outputs, there = made(api, scaled)
+    there["spec"] |= {"replicas": 5, "progressDeadlineSeconds": 600}
+    there["metadata"] |= {"annotations": {"deployment.kubernetes.io/revision": "2"}, "generation": 7}
+    there["metadata"] |= {"managedFields": [{}], "resourceVersion": "9"}
+    there["spec"]["template"]["spec"]["containers"][0]["env"].append({"name": "B", "value": "of a webhook"})
+    assert drift_of(outputs, scaled) == ""
+
+
+def test_a_value_is_compared_as_the_api_server_writes_it(api: Api) -> None:
+    api.writes = {"1000m": "1"}
+    milli = workload()
+    milli["spec"]["template"]["spec"]["containers"][0]["resources"]["limits"]["cpu"] = "1000m"
+    outputs, _ = made(api, milli)
+    assert "'cpu': '1'" in str(api.objects) and drift_of(outputs, milli) == ""
+
+
+def test_what_is_written_between_two_looks_is_looked_at_again(api: Api) -> None:
+    scaled = workload()
+    del scaled["spec"]["replicas"]
+    outputs, there = made(api, scaled)
+    there["spec"]["replicas"] = 1
+
+    def grow(_path: str) -> None:
+        if there["spec"]["replicas"] == 1:
+            there["spec"]["replicas"], there["metadata"]["resourceVersion"] = 2, "2"
+
+    api.meanwhile = grow
+    assert drift_of(outputs, scaled) == ""
+
+
+def test_a_trial_changes_nothing(api: Api) -> None:
+    outputs, there = made(api, workload())
+    there["spec"]["replicas"] = 3
+    drift_of(outputs, workload())
+    assert api.objects[handlers._path(api, workload())]["spec"]["replicas"] == 3  # type: ignore[arg-type]
+
+
+def test_no_secret_is_told() -> None:
+    found, wanted = {"data": {"password": "YWJj", "user": "a"}}, {"data": {"password": "ZGVm", "user": "b"}}
+    changes = list(drifts(found, wanted))
+    marked = {"data": {"password": Secret("ZGVm"), "user": "b"}}
+    assert told(changes, marked) == "drift: data.password is another, data.user is a, not b"
+    assert told(changes, {"data": Secret(wanted["data"])}) == "drift: data.password is another, data.user is another"
+
+
+def test_of_many_fields_a_few_are_told_and_of_long_ones_only_that_they_are_others() -> None:
+    many = list(drifts({str(number): 0 for number in range(9)}, {str(number): 1 for number in range(9)}))
+    assert told(many, {}) == "drift: 0 is 0, not 1, 1 is 0, not 1, 2 is 0, not 1, 6 more"
+    assert told(list(drifts({"text": "x" * 99}, {"text": "y"})), {}) == "drift: text is another"
+    assert told(list(drifts({"a": [{}]}, {"a": []})), {}) == "drift: a.0 was added"
 
 
 def test_a_kind_that_the_cluster_lacks_has_no_objects(api: Api) -> None:
