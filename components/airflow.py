@@ -47,8 +47,19 @@ SHARED = (
 )
 """Settings that break Airflow in ways hard to read when two components differ in them."""
 
-ONLY_SCHEDULER = ("core.parallelism", "scheduler.", "kubernetes_executor.")
-"""Options that only the scheduler reads, so that changing one restarts nothing else."""
+CELERY = ("scheduler", "worker", "flower")
+
+READERS: Mapping[str, tuple[str, ...]] = {
+    "core.parallelism": ("scheduler",),
+    "scheduler.": ("scheduler",),
+    "kubernetes_executor.": ("scheduler",),
+    "celery.": CELERY,
+    "celery_broker_transport_options.": CELERY,
+}
+"""Roles that read the options that begin so; changing one restarts nothing else."""
+
+MIGRATES = "database."
+"""What the options begin with that a migration reads: for others the database is not migrated again."""
 
 
 def version() -> str:
@@ -67,8 +78,14 @@ def variable(option: str) -> str:
 
 
 def read_by(option: str, role: str) -> bool:
-    """Whether a component of that role reads the option."""
-    return role == "scheduler" or not option.startswith(ONLY_SCHEDULER)
+    """Whether a component of that role reads the option.
+
+    >>> read_by("core.parallelism", "worker"), read_by("celery.worker_concurrency", "worker")
+    (False, True)
+    """
+    if role == "migration":
+        return option.startswith(MIGRATES)
+    return all(role in roles for start, roles in READERS.items() if option.startswith(start))
 
 
 def settings_file() -> str:

@@ -20,7 +20,6 @@ class Autoscaling:
         by: `cpu`, which metrics-server measures; or `tasks`, those that wait or run, which KEDA counts.
         cpu: thousandths of a CPU that a replica is to use on average. It is no share of what a replica asks for, which
             in a lab is next to nothing.
-        longest: seconds that a task may last: a worker that is to go is given so long to end what it runs.
 
     Raises:
         UsageError: no number of replicas could meet it; names the argument.
@@ -30,13 +29,12 @@ class Autoscaling:
     least: int = 1
     by: str = "cpu"
     cpu: int = 500
-    longest: int = 300
 
     def __post_init__(self) -> None:
         if self.by not in BY:
             raise UsageError(f"Autoscaling.by is {self.by!r}: use {' or '.join(BY)}")
         lowest = {"least": 0 if self.by == "tasks" else 1}
-        for name in ("most", "least", "cpu", "longest"):
+        for name in ("most", "least", "cpu"):
             value, smallest = getattr(self, name), lowest.get(name, 1)
             if not isinstance(value, int) or value < smallest:  # a configuration may give anything
                 raise UsageError(f"Autoscaling.{name} is {value!r}: it takes a number, {smallest} or more")

@@ -106,7 +106,7 @@ class CeleryWorkers(pulumi.ComponentResource):
                 volumes=airflow.volumes,
                 health=Health(log=rf"{name}@\S+ ready"),
                 # a warm shutdown: running tasks may end within the grace
-                stop=Stop("TERM", grace=args.autoscaling.longest if args.autoscaling else 10),
+                stop=Stop("TERM", grace=workers.longest),
                 zone=workers.zone,
                 autoscaling=args.autoscaling,
                 tasks=TaskCount(args.database, count_of_tasks(airflow.executors, workers.queues), workers.slots),

@@ -60,7 +60,7 @@ class EdgeSite(pulumi.ComponentResource):
                 secrets=airflow.secret_environment("edge-worker"),
                 volumes=[home, airflow.dags, airflow.exchange],
                 health=Health(file=registered),
-                stop=Stop("INT", grace=10),  # takes no more jobs, ends when those under way have
+                stop=Stop("INT", grace=site.longest),  # takes no more jobs, ends when those under way have
                 belongings=[home],
                 reaches=[airflow.api],
             ),

@@ -6,6 +6,9 @@ from dataclasses import dataclass
 
 from labs.errors import UsageError
 
+LONGEST = 300
+"""Seconds that a task may last where nothing is said; the official chart gives a worker twice as long to end."""
+
 
 def _check(owner: Workers | Site, *counts: str) -> None:
     name = type(owner).__name__
@@ -28,6 +31,7 @@ class Workers:
         prefetch: how many messages one takes beyond those that it runs, per slot (`worker_prefetch_multiplier`).
         autoscale: largest and smallest pool instead of `concurrency`.
         zone: where they should run, on a platform that has a zone of that name.
+        longest: seconds that a task may last: a worker that is to go is given so long to end what it runs.
 
     Raises:
         UsageError: it would run nothing; names the argument.
@@ -39,9 +43,10 @@ class Workers:
     prefetch: int = 1
     autoscale: tuple[int, int] | None = None
     zone: str = ""
+    longest: int = LONGEST
 
     def __post_init__(self) -> None:
-        _check(self, "concurrency", "replicas", "prefetch")
+        _check(self, "concurrency", "replicas", "prefetch", "longest")
         if self.autoscale is not None:
             try:
                 largest, smallest = map(int, self.autoscale)
@@ -63,6 +68,7 @@ class Site:
     Attributes:
         queues: that its worker takes tasks from.
         concurrency: how many tasks it runs at once.
+        longest: seconds that a task may last: a worker that is to go is given so long to end what it runs.
 
     Raises:
         UsageError: it would run nothing; names the argument.
@@ -70,6 +76,7 @@ class Site:
 
     queues: tuple[str, ...]
     concurrency: int = 1
+    longest: int = LONGEST
 
     def __post_init__(self) -> None:
-        _check(self, "concurrency")
+        _check(self, "concurrency", "longest")

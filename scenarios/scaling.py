@@ -80,7 +80,10 @@ def elastic_in(lab: Lab) -> Elastic:
     if lab.platform == "kubernetes" and "keda" in lab.outputs["extras"]:
         return Elastic(
             by="KEDA, by tasks",
-            shape={"autoscaling": {GROUP: {"by": "tasks", "least": 0, "most": 3, "longest": 180}}},
+            shape={
+                "workers": {GROUP: {"longest": 180}},
+                "autoscaling": {GROUP: {"by": "tasks", "least": 0, "most": 3}},
+            },
             least=0,
             most=3,
             burst={"tasks": 12, "seconds": 12},
@@ -92,7 +95,7 @@ def elastic_in(lab: Lab) -> Elastic:
         return Elastic(
             by="HorizontalPodAutoscaler, by CPU",
             # a worker that is idle uses some 20 thousandths, one that starts a task every 15 s some 100 more
-            shape={"autoscaling": {GROUP: {"least": 1, "most": 3, "cpu": 150, "longest": 180}}},
+            shape={"workers": {GROUP: {"longest": 180}}, "autoscaling": {GROUP: {"least": 1, "most": 3, "cpu": 150}}},
             least=1,
             most=3,
             burst={"tasks": 12, "seconds": 15, "computes": 0.5},

@@ -370,8 +370,9 @@ def test_a_kind_cluster_gets_the_add_on_that_is_asked_for(tmp_path: Path) -> Non
 @pytest.fixture(scope="module")
 def scaled(tmp_path_factory: pytest.TempPathFactory) -> Declared:
     """The lab of the CeleryExecutor with autoscalers."""
-    bounds = {"compute": {"most": 3, "cpu": 300, "longest": 240}, "api-server": {"least": 2, "most": 2}}
-    return declare("celery", tmp_path_factory.mktemp("engine"), "metrics-server", autoscaling=bounds)
+    bounds = {"compute": {"most": 3, "cpu": 300}, "api-server": {"least": 2, "most": 2}}
+    shape = {"autoscaling": bounds, "workers": {"compute": {"longest": 240}}}
+    return declare("celery", tmp_path_factory.mktemp("engine"), "metrics-server", **shape)
 
 
 def test_an_autoscaler_keeps_workers_by_their_cpu(scaled: Declared) -> None:
@@ -397,6 +398,7 @@ def test_each_of_them_is_told_apart_and_has_time_to_end(scaled: Declared) -> Non
     spec = pods["airflow-compute"]["spec"]
     assert "hostname" not in spec, "all of them would be called the same"
     assert spec["terminationGracePeriodSeconds"] == 240
+    assert pods["airflow-io-1"]["spec"]["terminationGracePeriodSeconds"] == 300
     assert "compute@%h" in spec["containers"][0]["args"]
     assert pods["airflow-io-1"]["spec"]["hostname"] == "io-1"
     facts = {each["name"]: each.get("autoscaling") for each in scaled.outputs["services"]["worker"]}
