@@ -51,9 +51,8 @@ class PgBouncer(pulumi.ComponentResource):
         super().__init__("labs:airflow:PgBouncer", name, {}, opts)
         child = pulumi.ResourceOptions(parent=self)
         endpoint, sql = args.platform.endpoint(POOL), args.platform.endpoint(SQL)
-        users = args.platform.file(
-            "pgbouncer-users.txt", pulumi.Output.concat('"airflow" "', args.password, '"\n'), child
-        )
+        login = pulumi.Output.concat('"airflow" "', args.password, '"\n')
+        users = args.platform.file("pgbouncer-users.txt", login, child)
         settings = pulumi.Output.all(
             host=sql.host,
             port=sql.port,
@@ -68,7 +67,9 @@ class PgBouncer(pulumi.ComponentResource):
                 role="pgbouncer",
                 image="pgbouncer",
                 command=["pgbouncer", configuration.path],
-                environment={"SETTINGS_DIGEST": settings.apply(digest)},
+                environment={
+                    "SETTINGS_DIGEST": pulumi.Output.all(settings, login).apply(lambda seen: digest("".join(seen)))
+                },
                 ports=[POOL],
                 volumes=[configuration, users],
                 health=Health(tcp=endpoint.address, timeout=120),
@@ -79,9 +80,9 @@ class PgBouncer(pulumi.ComponentResource):
         self.facts = service.facts
 
         def url(driver: str, database: str) -> pulumi.Output[str]:
-            login = pulumi.Output.concat(f"{driver}://airflow:", args.password, "@", endpoint.address, "/", database)
+            named = pulumi.Output.concat(f"{driver}://airflow:", args.password, "@", endpoint.address, "/", database)
             # whoever uses the URL waits for the pool
-            return pulumi.Output.secret(pulumi.Output.all(login, service.resource.urn).apply(lambda seen: str(seen[0])))
+            return pulumi.Output.secret(pulumi.Output.all(named, service.resource.urn).apply(lambda seen: str(seen[0])))
 
         self.url = url("postgresql+psycopg2", "airflow")
         self.async_url = url("postgresql+asyncpg", "airflow_sessions")

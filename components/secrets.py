@@ -7,7 +7,7 @@ import secrets
 from typing import Any
 
 import pulumi
-from pulumi.dynamic import CreateResult, DiffResult, Resource, ResourceProvider
+from pulumi.dynamic import CreateResult, DiffResult, Resource, ResourceProvider, UpdateResult
 
 NAMES = (
     "fernet_key",
@@ -21,27 +21,50 @@ NAMES = (
 )
 
 
+Props = dict[str, Any]
+
+
 class _Generated(ResourceProvider):
-    """Random values, made once and kept in the stack's encrypted state."""
+    """Random values, kept in the stack's encrypted state until others are asked for."""
 
-    def create(self, props: dict[str, Any]) -> CreateResult:
-        values = {name: secrets.token_urlsafe(48) for name in NAMES}
-        values["fernet_key"] = base64.urlsafe_b64encode(secrets.token_bytes(32)).decode()
-        for plain in ("database_password", "broker_password"):  # they stand in URLs and configuration files
-            values[plain] = secrets.token_hex(24)
-        values["admin_password"] = secrets.token_urlsafe(12)
-        return CreateResult("generated", {**props, **values})
+    def create(self, props: Props) -> CreateResult:
+        return CreateResult("generated", {**props, **_generated()})
 
-    def diff(self, _id: str, olds: dict[str, Any], _news: dict[str, Any]) -> DiffResult:
-        missing = [name for name in NAMES if not olds.get(name)]
-        return DiffResult(changes=bool(missing), replaces=missing)
+    def diff(self, _id: str, olds: Props, news: Props) -> DiffResult:
+        return DiffResult(changes=_rotates(olds, news) or not all(olds.get(name) for name in NAMES))
+
+    def update(self, _id: str, olds: Props, news: Props) -> UpdateResult:
+        values = _generated()
+        if _rotates(olds, news):
+            # what earlier keys have encrypted stays readable
+            values["fernet_key"] = f"{values['fernet_key']},{olds['fernet_key']}"
+        else:
+            values |= {name: olds[name] for name in NAMES if olds.get(name)}
+        return UpdateResult({**olds, **news, **values})
+
+
+def _rotates(olds: Props, news: Props) -> bool:
+    return bool(news.get("rotation")) and news["rotation"] != olds.get("rotation")
+
+
+def _generated() -> dict[str, str]:
+    values = {name: secrets.token_urlsafe(48) for name in NAMES}
+    values["fernet_key"] = base64.urlsafe_b64encode(secrets.token_bytes(32)).decode()
+    for plain in ("database_password", "broker_password"):  # they stand in URLs and configuration files
+        values[plain] = secrets.token_hex(24)
+    values["admin_password"] = secrets.token_urlsafe(12)
+    return values
 
 
 class LabSecrets(Resource, module="airflow", name="LabSecrets"):
     """Generated per lab, identical in every component that needs them.
 
+    Args:
+        rotation: any text; another than the last one gives new secrets, "" leaves them as they are.
+
     Attributes:
-        fernet_key: encrypts connections and variables in the metadata database (`[core] fernet_key`).
+        fernet_key: encrypts connections and variables in the metadata database (`[core] fernet_key`); behind it those
+            of before, which still decrypt.
         jwt_secret: signs the tokens of the API and of task execution (`[api_auth] jwt_secret`).
         api_secret_key: signs sessions and log requests (`[api] secret_key`).
         database_password: of the role `airflow`.
@@ -61,6 +84,7 @@ class LabSecrets(Resource, module="airflow", name="LabSecrets"):
     log_store_password: pulumi.Output[str]
     admin_password: pulumi.Output[str]
 
-    def __init__(self, name: str, opts: pulumi.ResourceOptions | None = None) -> None:
+    def __init__(self, name: str, rotation: str = "", opts: pulumi.ResourceOptions | None = None) -> None:
         hidden = pulumi.ResourceOptions(additional_secret_outputs=list(NAMES))
-        super().__init__(_Generated(), name, dict.fromkeys(NAMES), pulumi.ResourceOptions.merge(hidden, opts))
+        props = {**dict.fromkeys(NAMES), "rotation": rotation}
+        super().__init__(_Generated(), name, props, pulumi.ResourceOptions.merge(hidden, opts))

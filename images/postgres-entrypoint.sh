@@ -1,5 +1,6 @@
 #!/bin/sh
 # As in the official image: a PGDATA that is empty becomes a server with the database POSTGRES_DB of POSTGRES_USER.
+# Unlike there, POSTGRES_PASSWORD is in force at every start.
 set -eu
 
 if [ ! -e "$PGDATA/PG_VERSION" ]; then
@@ -13,6 +14,8 @@ if [ ! -e "$PGDATA/PG_VERSION" ]; then
     echo "host all all all scram-sha-256" >>"$fresh/pg_hba.conf"
     printf "listen_addresses = '*'\nunix_socket_directories = '/tmp'\n" >>"$fresh/postgresql.conf"
     mv "$fresh" "$PGDATA"
+else # the password may be another than before
+    echo "ALTER ROLE \"$POSTGRES_USER\" PASSWORD '$POSTGRES_PASSWORD'" | postgres --single -D "$PGDATA" postgres >/dev/null
 fi
 unset POSTGRES_PASSWORD
 exec "$@" -D "$PGDATA"

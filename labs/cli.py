@@ -62,6 +62,10 @@ DatabaseUrl = Annotated[
 PodTemplate = Annotated[
     Path | None, typer.Option("--pod-template", metavar="FILE", help="Template of the pods of the KubernetesExecutor.")
 ]
+Rotate = Annotated[
+    bool,
+    typer.Option("--rotate", help="New secrets and passwords, once no task of the lab runs; none starts till then."),
+]
 Options = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="SECTION.KEY=VALUE", help="An Airflow option; repeatable."),
@@ -126,6 +130,7 @@ def _request(
     port: ApiPort = None,
     database_url: DatabaseUrl = None,
     pod_template: PodTemplate = None,
+    rotate: Rotate = False,
     options: Options = None,
     config: Config = None,
     extras: Extras = None,
@@ -141,6 +146,7 @@ def _request(
         api_port=port,
         database_url=database_url,
         pod_template=pod_template,
+        rotate=rotate,
         options=_options(options),
         extras=extras or (),
         shape=_shape(config),

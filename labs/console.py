@@ -72,7 +72,9 @@ def _finished(event: Event) -> str:
     assert event.step
     if event.kind == "failed":
         return f"  [red]✗[/] {event.step.name} failed after {duration(event.seconds)}"
-    why = f", {escape(event.step.reason)}" if event.step.operation in ("update", "replace") and event.step.reason else ""
+    why = (
+        f", {escape(event.step.reason)}" if event.step.operation in ("update", "replace") and event.step.reason else ""
+    )
     return f"  [green]✓[/] {event.step.name} {DONE[event.step.operation]} [dim]{duration(event.seconds)}{why}[/]"
 
 

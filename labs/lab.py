@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import json
+import secrets
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
 
@@ -19,6 +20,9 @@ from labs.errors import Interrupted, LabError, UsageError
 from labs.paths import PROJECT_ROOT, engine_directory, lab_directory, make_private, run_directory
 from stacks.catalogue import SECTIONS, check_runnable, find_lab
 from stacks.configuration import check_cluster, check_extras, configured, read_template
+
+if TYPE_CHECKING:
+    from labs.airflow import Airflow
 
 STACKS = PROJECT_ROOT / "stacks"
 
@@ -67,6 +71,7 @@ class Lab:
         api_port: int | None = None,
         database_url: str | None = None,
         pod_template: Path | None = None,
+        rotate: bool = False,
         options: Mapping[str, str] | None = None,
         extras: Sequence[str] = (),
         shape: Mapping[str, Any] | None = None,
@@ -77,6 +82,7 @@ class Lab:
             cluster: `kind` or `context:NAME`, for the platform kubernetes.
             dedicated: whether the kind cluster is this lab's alone.
             pod_template: file with the pod template of every task that names no other.
+            rotate: whether it gets new secrets.
             options: Airflow options by `section.key`.
             extras: what to add, such as `flower`.
             shape: what differs in its executors, workers and sites; see `stacks.configuration.configured`.
@@ -94,6 +100,7 @@ class Lab:
             "api_port": None if api_port is None else str(api_port),
             "database_url": database_url,
             "pod_template": read_template(pod_template) if pod_template else None,
+            "rotation": secrets.token_hex(8) if rotate else None,
             "options": json.dumps(dict(options)) if options else None,
             "extras": json.dumps(list(extras)) if extras else None,
             **{key: json.dumps(value) for key, value in (shape or {}).items()},
@@ -204,6 +211,8 @@ class Lab:
 
             images.build_missing(lambda line: watch(Event("message", message=line)))
         fresh = self._claim()
+        if not fresh and self._rotates():
+            self._hold(watch)
         try:
             self.engine.up(self.stack, watch)
         except (LabError, KeyboardInterrupt) as failure:
@@ -216,7 +225,34 @@ class Lab:
                 raise Interrupted("interrupted") from failure
             raise
         self._remember()
-        return replace(self)
+        made = replace(self)
+        if self._held.exists():
+            from labs import rotation
+
+            rotation.release(made.airflow(), self._held)
+        return made
+
+    def airflow(self) -> Airflow:
+        """The lab's Airflow, logged in when first used."""
+        from labs.airflow import Airflow  # with a client that takes a moment to import
+
+        user, password = self.outputs["admin_user"], self.outputs["admin_password"]
+        return Airflow(self.outputs["api_url"], user, password, others=self.outputs.get("other_api_urls", ()))
+
+    @property
+    def _held(self) -> Path:
+        """What `rotation.hold` has written."""
+        return self.stack.directory / "held-pools.json"
+
+    def _rotates(self) -> bool:
+        """Whether this `up` gives the lab new secrets, and is not one of before once more."""
+        asked = self.stack.config.get(_key("rotation"))
+        return bool(asked) and self._record.exists() and asked not in self._record.read_text()
+
+    def _hold(self, watch: Watcher) -> None:
+        from labs import rotation
+
+        rotation.hold(replace(self).airflow(), self._held, lambda said: watch(Event("message", message=said)))
 
     @property
     def _record(self) -> Path:

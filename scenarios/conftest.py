@@ -106,8 +106,7 @@ def lab(request: pytest.FixtureRequest) -> Lab:
 @pytest.fixture(scope="session")
 def airflow(lab: Lab) -> Airflow:
     """The lab's Airflow, logged in when first used."""
-    user, password = lab.outputs["admin_user"], lab.outputs["admin_password"]
-    return Airflow(lab.outputs["api_url"], user, password, others=lab.outputs.get("other_api_urls", ()))
+    return lab.airflow()
 
 
 @pytest.fixture(scope="session")

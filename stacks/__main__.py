@@ -78,6 +78,7 @@ def main() -> None:
         pod_template=config.get("pod_template"),
         options=options,
         extras=extras,
+        rotation=config.get("rotation") or "",
     )
     outputs = build(lab, PLATFORMS[platform](config, lab), settings)
     for name, value in outputs.items():

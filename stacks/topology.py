@@ -42,6 +42,7 @@ class Settings:
         pod_template: text of the template of the KubernetesExecutor's pods, instead of the lab's own.
         options: Airflow options by `section.key`, on top of the lab's.
         extras: what to add to the lab, names of `EXTRAS`.
+        rotation: any text; another than the last one gives the lab new secrets.
     """
 
     api_port: int | None = None
@@ -49,6 +50,7 @@ class Settings:
     pod_template: str | None = None
     options: Mapping[str, str] = field(default_factory=dict)
     extras: tuple[str, ...] = ()
+    rotation: str = ""
 
 
 def connections(lab: Lab, options: Mapping[str, str]) -> int:
@@ -89,7 +91,7 @@ def build(lab: Lab, platform: Platform, settings: Settings) -> dict[str, pulumi.
     pooled = lab.pooled and not settings.database_url and platform.offers("pgbouncer")
     if not settings.database_url:
         check_connections(connections(lab, options), CLIENTS if pooled else CONNECTIONS - RESERVED)
-    secrets = LabSecrets("secrets")
+    secrets = LabSecrets("secrets", settings.rotation)
     database = MetadataDatabase(
         "metadata-database",
         MetadataDatabaseArgs(platform, secrets.database_password, settings.database_url),

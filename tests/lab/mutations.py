@@ -63,7 +63,7 @@ def _script(service: str, pattern: str, replacement: str, lab: Lab) -> Iterator[
     from scenarios.faulting_process import ProcessServices
 
     home = run_directory(lab.name)
-    faults = Faults(ProcessServices(home, lab.outputs["services"]), _airflow(lab), lambda _label, _steps: None)
+    faults = Faults(ProcessServices(home, lab.outputs["services"]), lab.airflow(), lambda _label, _steps: None)
     script = home / "programs" / f"{service}.sh"
     original = script.read_text()
     changed, count = re.subn(pattern, replacement, original, flags=re.MULTILINE)
@@ -83,7 +83,7 @@ def _serves(site: str, queue: str, lab: Lab) -> Iterator[None]:
     from scenarios.faulting_process import ProcessServices
     from scenarios.sites import Sites
 
-    sites = Sites(_airflow(lab), ProcessServices(run_directory(lab.name), lab.outputs["services"]))
+    sites = Sites(lab.airflow(), ProcessServices(run_directory(lab.name), lab.outputs["services"]))
     sites.add_queue(site, queue)
     try:
         before = sites.all()[site]
@@ -185,7 +185,7 @@ def _queue_map(lab: Lab) -> Iterator[None]:
     """The Variable that sends heavy work to another queue than the table of 35.5.4 says."""
     from scenarios.changing import variable, wait_for_queue
 
-    airflow, place = _airflow(lab), ("35_05_04_queue_abstraction", "heavy")
+    airflow, place = lab.airflow(), ("35_05_04_queue_abstraction", "heavy")
     try:
         with variable(airflow, "queue_map", {"LocalExecutor": {"heavy": "big"}}):
             wait_for_queue(airflow, *place, "big")
@@ -286,7 +286,7 @@ def _edited(edits: Mapping[str, tuple[str, str]], lab: Lab) -> Iterator[None]:
     """DAGs with one passage replaced, in a copy of their section that takes the place of the lab's link to it."""
     from scenarios.changing import parsed
 
-    airflow, folder = _airflow(lab), Path(str(lab.outputs["paths"]["dags"]))
+    airflow, folder = lab.airflow(), Path(str(lab.outputs["paths"]["dags"]))
     files = {dag_id: next(folder.glob(f"*/{dag_id}.py")) for dag_id in edits}
     originals = {dag_id: file.read_text() for dag_id, file in files.items()}
     with ExitStack() as undo:
@@ -328,7 +328,7 @@ def _edited_in_pods(dag_ids: tuple[str, ...], lab: Lab) -> Iterator[None]:
     from scenarios.faulting_kubernetes import KubernetesServices
     from scenarios.pods import Namespace, slug
 
-    airflow, namespace = _airflow(lab), Namespace(lab.outputs)
+    airflow, namespace = lab.airflow(), Namespace(lab.outputs)
     services = KubernetesServices(namespace, lab.outputs["services"])
     sites = {each["name"]: each["namespace"] for each in lab.outputs["services"].get("edge-worker", ())}
     folders = section_folders(lab.outputs["sections"])
@@ -380,13 +380,6 @@ def _tasks_killed(service: str, above: str, lab: Lab, when: str = "") -> Iterato
 
     with _meanwhile(hunt):
         yield
-
-
-def _airflow(lab: Lab):  # type: ignore[no-untyped-def]
-    from labs.airflow import Airflow  # its client takes a second to import
-
-    user, password = lab.outputs["admin_user"], lab.outputs["admin_password"]
-    return Airflow(lab.outputs["api_url"], user, password, others=lab.outputs.get("other_api_urls", ()))
 
 
 def _edits(*dag_ids: str) -> Callable[[Lab], AbstractContextManager[object]]:

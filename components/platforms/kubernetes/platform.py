@@ -322,7 +322,6 @@ class KubernetesPlatform:
         """A Secret; what is writable is copied into each pod that has it."""
         key, label = f"{Path(name).stem}/{name}", slug(name)
         encoded = pulumi.Output.secret(text).apply(lambda plain: base64.b64encode(plain.encode()).decode())
-        source = {"secret": {"secretName": f"{RELEASE}-{label}", "defaultMode": 0o440}}
         if writable:
             self._copies[key] = f"{COPIES}/{label}/{name}"
             mount = {"mountPath": f"{COPIES}/{label}", "readOnly": True}
@@ -330,8 +329,8 @@ class KubernetesPlatform:
             mount = {"mountPath": f"{ROOT}/{key}", "subPath": name, "readOnly": True}
 
         def mounted(space: Space) -> Mounted:
-            self._make("Secret", f"{RELEASE}-{label}", label, opts, space=space, data={name: encoded})
-            return pods.volume(label, source, [mount])
+            made = self._make("Secret", f"{RELEASE}-{label}", label, opts, space=space, data={name: encoded})
+            return pods.volume(label, _secret(made, f"{RELEASE}-{label}"), [mount])
 
         self._declared[key] = mounted
         return Volume(pulumi.Output.from_input(f"{ROOT}/{key}"), key)
@@ -561,10 +560,10 @@ class KubernetesPlatform:
         encoded = settings.apply(lambda text: base64.b64encode(text.encode()).decode())
         secret = f"{object_name(name)}-env"
         data: dict[str, pulumi.Output[str]] = {"secrets": pulumi.Output.secret(encoded)}
-        self._make("Secret", secret, f"{name}-env", opts, space=space, data=data)
+        made = self._make("Secret", secret, f"{name}-env", opts, space=space, data=data)
         volumes, mounts, copies = self._mounted(spec.volumes, space, shared=True)
-        source = {"secret": {"secretName": secret, "defaultMode": 0o440}}
-        more, where = pods.volume("env", source, [{"mountPath": SECRETS.rpartition("/")[0], "readOnly": True}])
+        mount = {"mountPath": SECRETS.rpartition("/")[0], "readOnly": True}
+        more, where = pods.volume("env", _secret(made, secret), [mount])
         job = isinstance(spec, JobSpec)
         stop = Stop() if isinstance(spec, JobSpec) else spec.stop
         health = (spec.health if isinstance(spec, ServiceSpec) else None) or Health()
@@ -795,6 +794,12 @@ class KubernetesPlatform:
                 f"{image}-image", image, self._source, self._cluster.kubeconfig, self._cluster.nodes
             )
         return self._images[image]
+
+
+def _secret(made: pulumi.CustomResource, name: str) -> dict[str, Any]:
+    """A Secret as a volume of pods, which only start again when it is as it is to be."""
+    there = pulumi.Output.all(name, made.id).apply(lambda seen: str(seen[0]))
+    return {"secret": {"secretName": there, "defaultMode": 0o440}}
 
 
 def _snake(name: str) -> str:

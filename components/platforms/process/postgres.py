@@ -148,32 +148,41 @@ def _provision(bin_: Path, data: Path, user: int) -> None:
     with (fresh / "postgresql.conf").open("a") as stream:
         stream.write(SETTINGS)
     give(fresh, _account())
+    _set_password(bin_, fresh, _account(), "-F")
+    give(fresh, user)
+    fresh.rename(data)
+
+
+def _set_password(bin_: Path, data: Path, user: int, *options: str) -> None:
+    """Have the role take the lab's password; no server is started for it, which takes as long as all the rest."""
     password = os.environ["POSTGRES_PASSWORD"].replace("'", "''")
-    # no server is started for it: that takes as long as all the rest
+    quiet = ("-c", "log_min_error_statement=panic")
     done = subprocess.run(
-        [bin_ / "postgres", "--single", "-j", "-F", "-c", "log_min_error_statement=panic", "-D", fresh, "postgres"],
+        [bin_ / "postgres", "--single", "-j", *options, *quiet, "-D", data, "postgres"],
         input=f"ALTER ROLE airflow PASSWORD '{password}';\n\n",
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,
         check=False,
-        **identity(_account()),
+        **identity(user),
     )
     if done.returncode or "ERROR" in done.stderr:
         raise LabError(f"PostgreSQL did not take the password of its role: {done.stderr.strip()}")
-    give(fresh, user)
-    fresh.rename(data)
 
 
 def main(command: Sequence[str]) -> None:
     """The entry point: `PGDATA`, `PGPORT`, `POSTGRES_PASSWORD`, `POSTGRES_TEMPLATE` and `AIRFLOW_LAB` set."""
     bin_, data = Path(command[0]).parent, Path(os.environ["PGDATA"])
     user = own_user(os.environ[LAB_MARK])
-    if not data.exists():
-        try:
+    try:
+        if data.exists():  # with the password of before, which may be another
+            give(data, _account())
+            _set_password(bin_, data, _account())
+            give(data, user)
+        else:
             _provision(bin_, data, user)
-        except LabError as error:
-            sys.exit(str(error))
+    except LabError as error:
+        sys.exit(str(error))
     os.chdir(data)
     del os.environ["POSTGRES_PASSWORD"]
     become(user, [*command, "-D", str(data)])
