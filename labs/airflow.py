@@ -121,6 +121,10 @@ class Airflow:
         """The address that is asked next."""
         return str(self._configuration.host)
 
+    def use(self, password: str) -> None:
+        """Log in with another password from now on."""
+        self._credentials["password"] = password
+
     # -- requests
 
     def call(self, request: Callable[..., T], *, patience: float | None = None, **arguments: Any) -> T:

@@ -31,6 +31,11 @@ def _key(name: str) -> str:
     return f"{PROJECT}:{name}"
 
 
+def _rotation() -> dict[str, str]:
+    """What of a configuration asks for new secrets."""
+    return {"rotation": secrets.token_hex(8)}
+
+
 def _silent(_event: Event) -> None:
     """Watch nothing."""
 
@@ -100,7 +105,7 @@ class Lab:
             "api_port": None if api_port is None else str(api_port),
             "database_url": database_url,
             "pod_template": read_template(pod_template) if pod_template else None,
-            "rotation": secrets.token_hex(8) if rotate else None,
+            **(_rotation() if rotate else {}),
             "options": json.dumps(dict(options)) if options else None,
             "extras": json.dumps(list(extras)) if extras else None,
             **{key: json.dumps(value) for key, value in (shape or {}).items()},
@@ -247,7 +252,7 @@ class Lab:
     def _rotates(self) -> bool:
         """Whether this `up` gives the lab new secrets, and is not one of before once more."""
         asked = self.stack.config.get(_key("rotation"))
-        return bool(asked) and self._record.exists() and asked not in self._record.read_text()
+        return asked is not None and self._record.exists() and asked not in self._record.read_text()
 
     def _hold(self, watch: Watcher) -> None:
         from labs import rotation
@@ -301,13 +306,24 @@ class Lab:
         with contextlib.suppress(OSError):
             lab_directory(self.name).parent.rmdir()
 
+    def otherwise(self, options: Mapping[str, str], **shape: Any) -> Lab:
+        """The lab with other Airflow options, or of another shape, as the next `up` may have it."""
+        changed = {key: json.dumps(value) for key, value in (("options", {**self.options, **options}), *shape.items())}
+        return self._asked(**changed)
+
+    def rotated(self) -> Lab:
+        """The lab with new secrets, as the next `up` may have it."""
+        return self._asked(**_rotation())
+
+    def _asked(self, **config: str) -> Lab:
+        asked = {**self.stack.config, **{_key(key): value for key, value in config.items()}}
+        return replace(self, stack=replace(self.stack, config=asked))
+
     @contextlib.contextmanager
     def reconfigured(self, options: Mapping[str, str], **shape: Any) -> Iterator[Lab]:
         """The lab with other Airflow options, or of another shape, by `up`, and back again."""
-        changed = {key: json.dumps(value) for key, value in (("options", {**self.options, **options}), *shape.items())}
-        config = {**self.stack.config, **{_key(key): value for key, value in changed.items()}}
         try:
-            yield replace(self, stack=replace(self.stack, config=config)).up()
+            yield self.otherwise(options, **shape).up()
         finally:
             self.up()
 

@@ -8,7 +8,10 @@ Source: https://kubernetes.io/docs/concepts/workloads/pods/disruptions/
 
 from __future__ import annotations
 
+import base64
 import contextlib
+import json
+import shlex
 import socket
 import subprocess
 import time
@@ -17,6 +20,7 @@ from contextlib import AbstractContextManager, closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 import psutil
 import urllib3
@@ -31,7 +35,7 @@ from labs.waiting import until
 from scenarios import cutting
 from scenarios.faulting import Fault, Faults, Incarnation, Services, frozen_processes, late_fails
 from scenarios.machine import accepts, lives, moving, resume, told
-from scenarios.pods import Namespace, statuses
+from scenarios.pods import Namespace, moment, statuses
 
 if TYPE_CHECKING:
     from labs.cluster import Object
@@ -43,6 +47,19 @@ QUICKLY = 1
 NODE_LOST = 150
 """Seconds in which a node that is gone is seen to be: its lease is missed for 40, in newer releases for 50."""
 
+
+NO_SECRETS = ("PGCONNECT_TIMEOUT",)
+"""Settings that come with the secret ones."""
+
+SHOWN = (
+    ("/api/v1", "pods"),
+    ("/api/v1", "configmaps"),
+    ("/api/v1", "events"),
+    ("/apis/apps/v1", "deployments"),
+    ("/apis/apps/v1", "statefulsets"),
+    ("/apis/batch/v1", "jobs"),
+)
+"""Where whoever looks at a lab looks, and no secret is to be."""
 
 PATIENTLY = 60
 """Seconds between SIGTERM and SIGKILL for what is evicted, as `kubectl drain --grace-period=60` gives them: a worker
@@ -70,6 +87,38 @@ class Drain:
     def last(self) -> float:
         """Seconds from the beginning until the last pod was let go."""
         return max(self.evicted.values()) - self.fault.at
+
+
+@dataclass
+class ByHand:
+    """Objects that somebody changed by hand.
+
+    Attributes:
+        expected: what `preview` says of each, by its kind and its name in the program.
+        secret: a value that nobody may tell.
+        before: what they were, by their paths.
+    """
+
+    expected: dict[tuple[str, str], str] = field(default_factory=dict)
+    secret: str = base64.b64encode(b"changed by hand").decode()
+    before: dict[str, Object] = field(default_factory=dict)
+
+
+@dataclass
+class Rotation:
+    """Secrets that became others.
+
+    Attributes:
+        olds: by the name of the setting, or by what it is for.
+        news: the same.
+        at: when the first pod with new ones was made, epoch seconds.
+        said: what `preview` and `up` told.
+    """
+
+    olds: dict[str, str]
+    news: dict[str, str] = field(default_factory=dict)
+    at: float = 0.0
+    said: str = ""
 
 
 @dataclass(frozen=True)
@@ -155,6 +204,12 @@ class KubernetesServices:
         if found is None:
             raise LabError(f"the pod {ti.hostname!r} of {ti.label} is none of this lab's")
         return as_pod(ti.label, found)
+
+    def pod(self, life: Pod) -> Object | None:
+        """A pod as it is now; None when it is gone."""
+        space = self._namespace.beside(life.namespace)
+        found = space.api.found(space.path("pods", life.name))
+        return found if found and found["metadata"]["uid"] == life.uid else None
 
     def service_pod(self, service: str) -> Incarnation:
         """The pod of a service.
@@ -354,6 +409,25 @@ class KubernetesServices:
         # a NetworkPolicy would leave connections that exist, and not every network enforces one
         with cutting.cut_in_node(str(pod["spec"]["nodeName"]), str(pod["status"]["podIP"])) as dropped:
             yield proof
+
+
+def essence(thing: Object) -> Object:
+    """What of an object somebody wanted; a Service that is made anew gets another address."""
+    given = {"clusterIP", "clusterIPs"}
+    spec = {key: value for key, value in thing.get("spec", {}).items() if key not in given}
+    return {"labels": thing["metadata"].get("labels"), "spec": spec, "data": thing.get("data")}
+
+
+def password_in(value: str) -> str:
+    """The password of a URL, of a connection or of the file of the admin's, or the value itself.
+
+    >>> password_in("redis://:hidden@airflow-redis:6379/0"), password_in('{"admin": "hidden"}'), password_in("hidden")
+    ('hidden', 'hidden', 'hidden')
+    """
+    if value.startswith("{"):
+        inside = json.loads(value)
+        return str(inside.get("password") or inside["admin"])
+    return urlsplit(value).password or value
 
 
 def life_of(pod: Object) -> Pod:
@@ -658,6 +732,115 @@ class ClusterFaults(Faults):
                 fault.prove("raised", f"{dict(more)}")
 
             yield raised
+
+    @contextmanager
+    def changed_by_hand(self, lab: Lab) -> Iterator[ByHand]:
+        """Objects of a lab that are changed or deleted as with `kubectl`; the block puts them back."""
+        hand = ByHand()
+        processor, triggerer, server = (
+            next(each for each in self._cluster.states() if each.startswith(role))
+            for role in ("dag-processor", "triggerer", "api-server")
+        )
+        apps, core, network = "/apis/apps/v1", "/api/v1", "/apis/networking.k8s.io/v1"
+        number = self._at(apps, "deployments", processor)
+        variable = self._at(apps, "deployments", triggerer)
+        label, text = self._at(core, "serviceaccounts", triggerer), self._at(core, "configmaps", "migration-script")
+        secret = self._at(core, "secrets", "airflow-cfg")
+        gone = [self._at(core, "services", server), self._at(network, "networkpolicies", "inside")]
+        api, patch = self._namespace.api, self._namespace.patch
+        hand.before = {
+            path: essence(api.request("GET", path)) for path in (number, variable, label, text, secret, *gone)
+        }
+        (container,) = hand.before[variable]["spec"]["template"]["spec"]["containers"]
+        dags = next(each["value"] for each in container["env"] if each["name"] == "AIRFLOW__CORE__DAGS_FOLDER")
+        elsewhere = {"name": container["name"], "env": [{"name": "AIRFLOW__CORE__DAGS_FOLDER", "value": "/tmp"}]}  # noqa: S108
+        where = f"spec.template.spec.containers.{container['name']}.env.AIRFLOW__CORE__DAGS_FOLDER.value"
+        hand.expected = {
+            ("Deployment", processor): "drift: spec.replicas is 0, not 1",
+            ("Deployment", triggerer): f"drift: {where} is /tmp, not {dags}",
+            ("ServiceAccount", triggerer): "drift: metadata.labels.tier is gone",
+            ("ConfigMap", "migration-script"): "drift: data.migrate.py is another",
+            ("Secret", "airflow-cfg"): "drift: data.airflow.cfg is another",
+            ("Service", server): "drift: it is gone",
+            ("NetworkPolicy", "inside"): "drift: it is gone",
+        }
+        with self._fault("objects changed by hand", processor, triggerer) as fault:
+            fault.gone += [self._cluster.service_pod(each) for each in (processor, triggerer)]
+            try:
+                patch(f"{number}/scale", {"spec": {"replicas": 0}})
+                change = {"spec": {"template": {"spec": {"containers": [elsewhere]}}}}
+                api.request("PATCH", variable, change, kind="application/strategic-merge-patch+json")
+                patch(label, {"metadata": {"labels": {"tier": None}}})
+                patch(text, {"data": {"migrate.py": "print()"}})
+                patch(secret, {"data": {"airflow.cfg": hand.secret}})
+                for path in gone:
+                    api.request("DELETE", path)
+                same = self._as_before(hand)
+                if same:
+                    raise LabError(f"{', '.join(same)} could not be changed by hand")
+                fault.prove("landed", f"{len(hand.before)} objects are not as they were, {len(gone)} of them gone")
+                yield hand
+                differ = sorted(set(hand.before) - set(self._as_before(hand)))
+                assert not differ, f"not as before: {', '.join(differ)}"
+                fault.prove("put back", f"{len(hand.before)} objects are as they were")
+            finally:
+                lab.up()
+                fault.since = time.time()
+
+    def _at(self, group: str, kind: str, name: str) -> str:
+        return f"{group}/namespaces/{self._namespace.name}/{kind}/airflow-{name}"
+
+    def _as_before(self, hand: ByHand) -> list[str]:
+        """Paths of what is there, and as it was."""
+        now = {path: self._namespace.api.found(path) for path in hand.before}
+        return [path for path, found in now.items() if found and essence(found) == hand.before[path]]
+
+    @contextmanager
+    def secrets_rotated(self, lab: Lab) -> Iterator[Rotation]:
+        """A lab that is given new secrets, whatever runs; the block runs when it has them."""
+        with self._fault("secrets rotated", *self._cluster.states()) as fault:
+            rotation, said = Rotation(self._secrets()), []
+            asked = lab.rotated()
+            said += [f"{step.name} {step.reason}" for step in asked.preview()]
+            fault.gone += [self._cluster.service_pod(each) for each in self._told_secrets()]
+            outputs = asked.up(lambda event: said.append(str(event))).outputs
+            self._airflow.use(outputs["admin_password"])
+            rotation.news, rotation.said = self._secrets(), "\n".join(said)
+            same = [name for name, old in rotation.olds.items() if rotation.news[name] == old]
+            assert not same, f"still the same: {', '.join(same)}"
+            pods = [
+                self._cluster.pod(part) for each in fault.gone for part in self._cluster.service_pod(each.name).parts
+            ]
+            rotation.at = min(moment(pod["metadata"]["creationTimestamp"]) for pod in pods if pod)
+            fault.prove("landed", f"{len(rotation.olds)} secrets are others: {', '.join(sorted(rotation.olds))}")
+            fault.since = time.time()
+            self._recovered(fault, *(each.name for each in fault.gone))
+            yield rotation
+
+    def _told_secrets(self) -> list[str]:
+        """The services that are told a secret."""
+        return [each for each in self._cluster.states() if not each.startswith("load-balancer")]
+
+    def _secrets(self) -> dict[str, str]:
+        """Every secret that the lab's services have, by what it is."""
+        found: dict[str, str] = {}
+        for each in self._namespace.api.items(self._namespace.path("secrets")):
+            for key, encoded in (each.get("data") or {}).items():
+                text = base64.b64decode(encoded).decode()
+                if key == "secrets":  # what the shell of a container reads
+                    found |= dict(word.split("=", 1) for word in shlex.split(text) if "=" in word)
+                elif key in ("passwords.json", "password"):
+                    found[f"{key} of {each['metadata']['name']}"] = text
+        return {name: password_in(value) for name, value in found.items() if name not in NO_SECRETS}
+
+    def shown(self, rotation: Rotation) -> list[str]:
+        """Where a secret, old or new, can be read that is no Secret."""
+        values = {*rotation.olds.values(), *rotation.news.values()}
+        api, space = self._namespace.api, self._namespace.name
+        places = {"what was told": rotation.said}
+        for group, kind in SHOWN:
+            places[kind] = json.dumps(api.items(f"{group}/namespaces/{space}/{kind}"))
+        return [place for place, text in places.items() if any(value in text for value in values)]
 
     @contextmanager
     def image_missing(self, lab: Lab) -> Iterator[Fault]:

@@ -79,7 +79,7 @@ def _keyed(value: Any) -> Mapping[str, Any] | None:
         return value
     if not isinstance(value, list):
         return None
-    names = [item.get("name") if isinstance(item, Mapping) else None for item in value]
+    names = [str(item.get("name", "")) if isinstance(item, Mapping) else "" for item in value]
     if all(names) and len(set(names)) == len(names):
         return dict(zip(names, value, strict=True))
     return {str(number): item for number, item in enumerate(value)}

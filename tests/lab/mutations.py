@@ -862,7 +862,103 @@ def _workers_end_at_once(lab: Lab) -> Iterator[None]:
         yield
 
 
+@contextmanager
+def _given_a_second(service: str, lab: Lab) -> Iterator[None]:
+    """A worker that has one second to end what it runs."""
+    from scenarios.pods import Namespace
+
+    namespace = Namespace(lab.outputs)
+    path = f"/apis/apps/v1/namespaces/{namespace.name}/deployments/airflow-{service}"
+    spec = namespace.api.request("GET", path)["spec"]["template"]["spec"]
+    try:
+        namespace.patch(path, {"spec": {"template": {"spec": {"terminationGracePeriodSeconds": 1}}}})
+        yield
+    finally:
+        given = {"terminationGracePeriodSeconds": spec["terminationGracePeriodSeconds"]}
+        namespace.patch(path, {"spec": {"template": {"spec": given}}})
+
+
+@contextmanager
+def _pods_go_with_their_scheduler(lab: Lab) -> Iterator[None]:
+    """Task pods that are deleted as soon as the scheduler is another."""
+    from scenarios.pods import Namespace
+
+    namespace = Namespace(lab.outputs)
+
+    def uids() -> set[str]:
+        return {pod["metadata"]["uid"] for pod in namespace.pods(component="scheduler")}
+
+    def watch(over: threading.Event) -> None:
+        before = uids()
+        while not over.wait(0.5):
+            if not uids() <= before:
+                for pod in namespace.pods(kubernetes_executor="True"):
+                    namespace.delete("pods", pod["metadata"]["name"], grace=1)
+                return
+
+    with _meanwhile(watch):
+        yield
+
+
+@contextmanager
+def _a_label_goes_again_and_again(lab: Lab) -> Iterator[None]:
+    """A service account that loses a label whenever it has it."""
+    from scenarios.pods import Namespace
+
+    namespace = Namespace(lab.outputs)
+    path = namespace.path("serviceaccounts", "airflow-scheduler")
+    label = namespace.api.request("GET", path)["metadata"]["labels"]["tier"]
+
+    def watch(over: threading.Event) -> None:
+        while not over.wait(0.2):
+            namespace.patch(path, {"metadata": {"labels": {"tier": None}}})
+
+    try:
+        with _meanwhile(watch):
+            yield
+    finally:
+        namespace.patch(path, {"metadata": {"labels": {"tier": label}}})
+
+
+@contextmanager
+def _tasks_start_all_the_same(lab: Lab) -> Iterator[None]:
+    """A pool that gets its slots back as soon as it has none."""
+    from airflow_client.client import PoolApi, PoolPatchBody
+
+    airflow = lab.airflow()
+    api = PoolApi(airflow.client)
+
+    def watch(over: threading.Event) -> None:
+        while not over.wait(0.3):
+            if airflow.call(api.get_pool, pool_name="default_pool").slots == 0:
+                body = PoolPatchBody(slots=128)
+                airflow.call(api.patch_pool, pool_name="default_pool", pool_patch_body=body, update_mask=["slots"])
+                return
+
+    with _meanwhile(watch):
+        yield
+
+
+_CHANGED = Mutation(
+    "a-label-is-taken-off-again-and-again",
+    {"test_objects_changed": r"tier is gone", "test_lab_upgraded": r"tier is gone"},
+    _a_label_goes_again_and_again,
+)
+
+_ROTATED = Mutation(
+    "tasks-start-while-secrets-change",
+    {"test_secrets_rotated": r"a task began before|a task still ran|ended as|waited \d+ s"},
+    _tasks_start_all_the_same,
+)
+
 _CELERY_IN_PODS = (
+    _CHANGED,
+    _ROTATED,
+    Mutation(
+        "a-worker-that-changes-is-not-given-its-time",
+        {"test_lab_upgraded": r"went after \d+ s, with its task"},
+        partial(_given_a_second, "compute-1"),
+    ),
     Mutation(
         "pools-and-plans-are-worked-out-wrongly",
         _PERFORMANCE,
@@ -897,13 +993,21 @@ _EDGE_IN_PODS = (
     ),
 )
 
+_UPGRADED = (
+    Mutation(
+        "task-pods-go-with-their-scheduler",
+        {"test_lab_upgraded": r"other pods were made|run .* ended|state"},
+        _pods_go_with_their_scheduler,
+    ),
+)
+
 MUTATIONS: Mapping[str, tuple[Mutation, ...]] = {
     "local": _LOCAL,
     "celery": (*_CELERY, *_DEBUGGING, *_SCALING),
     "edge": _EDGE,
     "multi": _MULTI,
     "ha": _HA,
-    "kubernetes": _KUBERNETES,
+    "kubernetes": (*_KUBERNETES, *_UPGRADED),
     "docker": _DOCKER,
     "celery-docker": _CELERY_DOCKER,
     "celery-kubernetes": _CELERY_IN_PODS,

@@ -10,7 +10,7 @@ from typing import Any
 from components.airflow import read_by
 from components.secrets import NAMES, _Generated
 from labs.console import is_change
-from labs.engines.base import PROJECT, Event, Stack, Step, name_of, type_of
+from labs.engines.base import PROJECT, Event, Stack, Step, type_of
 from labs.engines.embedded import EmbeddedEngine
 from labs.engines.providers import Difference
 from labs.engines.values import Values

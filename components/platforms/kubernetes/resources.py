@@ -237,7 +237,8 @@ class _ServicePodProvider(ResourceProvider):
         if news["scaled"]:  # which pods there are is its autoscaler's business
             return DiffResult(changes=False)
         pods = _living(self._pods(cluster(news["kubeconfig"]), news))
-        return DiffResult(changes=[pod["metadata"]["uid"] for pod in pods] != [olds["uid"]])
+        # of several, as after a `kubectl scale`, the newest go first when there are too many
+        return DiffResult(changes=olds["uid"] not in [pod["metadata"]["uid"] for pod in pods])
 
     def update(self, _id: str, _olds: Props, news: Props) -> UpdateResult:
         return UpdateResult(self._ready(news, fresh=False))

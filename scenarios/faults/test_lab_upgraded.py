@@ -1,0 +1,108 @@
+"""`up` with another configuration while tasks run: what must restart does, when its tasks have ended, and nothing else.
+
+Kubernetes' contract: a Deployment whose pod template is as before has the pods of before; a pod that goes gets SIGTERM,
+and its `terminationGracePeriodSeconds`. Celery's: on SIGTERM a worker takes nothing more, and ends what it runs.
+Airflow's: a scheduler that starts adopts the pods of the one before.
+Sources: https://kubernetes.io/docs/concepts/workloads/controllers/deployment/#updating-a-deployment and
+https://docs.celeryq.dev/en/stable/userguide/workers.html#stopping-the-worker
+
+Hint: `./lab preview LAB --config …` says what restarts, and which property is the reason.
+"""
+
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from labs.waiting import until
+from scenarios.faulting import late_fails
+from scenarios.upgrading import Pods, upgraded
+
+pytestmark = pytest.mark.needs(platform="kubernetes")
+
+WORKER, GROUP = "compute-1", "compute"
+
+HOLD = 35
+"""Seconds for which a worker that was told to go works on: more than the 30 that Kubernetes gives where nobody says."""
+
+
+@pytest.mark.needs(section="35.3", because="elsewhere no worker serves the queue compute alone")
+def test_a_worker_that_changes_ends_its_task_first(lab, airflow, services, start_probe, evidence):
+    """A worker gets a second slot: it alone restarts, as `preview` said, when its task has ended, which is run once."""
+    first = start_probe("probe_compute", {"seconds": 240})
+    first.wait_for_executions(1)
+    (worker,) = services.service_pod(WORKER).parts
+
+    def told_to_go():
+        found = services.pod(worker)
+        gone = found is None or "deletionTimestamp" in found["metadata"]
+        return (time.time() if gone else None), "it stays"
+
+    def let_end():
+        with late_fails():
+            began = until(told_to_go, what=f"{WORKER} to be told to go", timeout=180, interval=0.3)
+
+        def held():
+            assert services.pod(worker), f"{WORKER} went after {time.time() - began:.0f} s, with its task"
+            return (True if time.time() - began > HOLD else None), "it works on"
+
+        try:
+            until(held, what=f"{HOLD} s to pass", timeout=2 * HOLD, interval=0.5)
+            return [each.task for each in first.executions() if not each.ended]
+        finally:
+            first.release()
+
+    with ThreadPoolExecutor(1) as beside:
+        ending = beside.submit(let_end)
+        with upgraded(lab, services, {}, workers={GROUP: {"concurrency": 2}}) as upgrade:
+            left = ending.result()
+            with late_fails():
+                run = airflow.wait(first.run, 120)
+                second = start_probe("probe_compute", {"seconds": 240})
+                at_once = second.wait_for_full_slots(2)
+            second.release()
+            later = airflow.wait(second.run, 120)
+
+    evidence("preview", upgrade.rows())
+    evidence("services with other pods", sorted(upgrade.replaced))
+    evidence("tasks", [*first.account(), *second.account()])
+    assert upgrade.said == upgrade.done, "up did something else than preview had said"
+    assert upgrade.workloads == upgrade.replaced == {WORKER}
+    assert left == [first.executions()[0].task], "its task had ended before it was told to go: nothing is shown"
+    assert run.state == "success", airflow.explain(run)
+    assert set(first.outcome().values()) == {("success", 1, 1, 1)}, "a task was lost, or ran twice"
+    assert len(at_once) == 2 and later.state == "success", "the second slot is not there"
+
+
+@pytest.mark.needs(executor="KubernetesExecutor", section="35.4")
+def test_task_pods_outlive_the_scheduler_that_made_them(lab, airflow, services, start_in_pods, evidence):
+    """An option of the KubernetesExecutor changes: the scheduler restarts and adopts the pods: one execution each."""
+    option = {"kubernetes_executor.worker_pods_creation_batch_size": "5"}
+    tasks = 3
+    busy = start_in_pods("35_01_04_executor_parallelism", "holds a slot", {"tasks": tasks, "seconds": 60})
+    busy.wait_for_work("work", tasks)
+    before = {life.uid for life in busy.lives("work")}
+    with upgraded(lab, services, option) as upgrade, late_fails():
+        going = {ti.task_id for ti in airflow.task_instances(busy.run) if ti.state == "running"}
+        run = airflow.wait(busy.run, 240)
+        known = services.run("scheduler", ["env"]).stdout
+    executions = busy.executions("work")
+    evidence("preview", upgrade.rows())
+    evidence("services with other pods", sorted(upgrade.replaced))
+    evidence("pods", busy.account("work"))
+    assert upgrade.said == upgrade.done, "up did something else than preview had said"
+    assert upgrade.workloads == upgrade.replaced == {"scheduler"}
+    assert "AIRFLOW__KUBERNETES_EXECUTOR__WORKER_PODS_CREATION_BATCH_SIZE=5\n" in known, "the option is not in force"
+    assert going == {"work"}, "no task ran any more when the lab was changed: nothing is shown"
+    assert run.state == "success", airflow.explain(run)
+    assert {life.uid for life in busy.lives("work")} == before, "other pods were made"
+    assert set(executions.values()) == {1} and len(executions) == tasks, f"executions: {executions}"
+
+
+def test_an_up_that_asks_for_nothing_else_touches_nothing(lab, services, evidence):
+    """Neither does it, nor does `preview` list anything, and every pod is the one of before."""
+    before, said = Pods.now(services), lab.preview()
+    lab.up()
+    evidence("unchanged", len(said))
+    assert [step for step in said if step.operation != "same"] == []
+    assert before.replaced(Pods.now(services)) == set()
