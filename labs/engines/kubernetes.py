@@ -262,7 +262,8 @@ def apply(api: Cluster, wanted: Object, **query: Any) -> Object:
             **query,
         )
     except Refused as error:
-        raise LabError(f"the {_told(wanted)} was refused: {error.said}") from error
+        cure = "; something else took it just now: run `up` again" if "already allocated" in error.said else ""
+        raise LabError(f"the {_told(wanted)} was refused: {error.said}{cure}") from error
     return {"apiVersion": wanted["apiVersion"], "kind": wanted["kind"], **made}
 
 

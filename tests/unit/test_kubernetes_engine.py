@@ -152,6 +152,12 @@ def test_what_the_api_server_refuses_is_told_in_its_words(api: Api) -> None:
         PROVIDER.create(URN, thing())
 
 
+def test_a_port_that_another_lab_took_meanwhile_is_told_with_its_cure(api: Api) -> None:
+    api.refuses = "spec.ports[0].nodePort: Invalid value: 30007: provided port is already allocated"
+    with pytest.raises(LabError, match="already allocated; something else took it just now: run `up` again"):
+        PROVIDER.create(URN, thing("Service", spec={}))
+
+
 def test_a_change_is_made_in_place_unless_the_api_server_lets_nobody(api: Api) -> None:
     _, outputs = PROVIDER.create(URN, thing(data={"a": "1"}))
     change = PROVIDER.diff(URN, "lab/settings", outputs, thing(data={"a": "2"}))

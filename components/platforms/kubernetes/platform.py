@@ -212,7 +212,7 @@ class KubernetesPlatform:
             props = {
                 "kubeconfig": self._cluster.kubeconfig,
                 "nodes": self._cluster.nodes,
-                "namespace": self._own.ready,
+                "namespace": self._name,
                 "service": object_name(port.service),
                 "wanted": port.wanted or 0,
             }

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pulumi
-from pulumi.dynamic import CreateResult, DiffResult, Resource, ResourceProvider, UpdateResult
+from pulumi.dynamic import CheckResult, CreateResult, DiffResult, Resource, ResourceProvider, UpdateResult
 
 from components.clusters.kind import NODE_PORTS, load, published
 from labs import images
@@ -127,7 +127,22 @@ class NodeImage(Resource, module="kubernetes", name="NodeImage"):
 
 
 class _PublishedPortProvider(ResourceProvider):
+    def check(self, _olds: Props, news: Props) -> CheckResult:
+        """A port that is asked for and taken is told before anything is made, where the cluster is known by then."""
+        if news["wanted"] and isinstance(news["kubeconfig"], str) and isinstance(news["namespace"], str):
+            self._chosen(news)
+        return CheckResult(news, [])
+
     def create(self, props: Props) -> CreateResult:
+        number, address = self._chosen(props)
+        return CreateResult(str(number), {**props, "number": number, "address": address})
+
+    def _chosen(self, props: Props) -> tuple[int, str]:
+        """A free NodePort, and where this machine reaches it.
+
+        Raises:
+            LabError: there is none, or none that leads to the port that is asked for.
+        """
         api, own = cluster(props["kubeconfig"]), (props["namespace"], props["service"])
         taken: dict[int, tuple[str, str]] = {}
         for service in api.items("/api/v1/services"):
@@ -140,7 +155,7 @@ class _PublishedPortProvider(ResourceProvider):
             address = self._address(api, props["nodes"], number)
             fits = not wanted or not address or address.endswith(f":{wanted}")
             if address and fits and taken.get(number) in (None, own):
-                return CreateResult(str(number), {**props, "number": number, "address": address})
+                return number, address
         if wanted:
             raise UsageError(
                 f"no free NodePort of the cluster leads to port {wanted} of this machine; leave out --port, or take a "
