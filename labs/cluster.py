@@ -19,6 +19,9 @@ OWNER = "airflow-executor-labs/lab"
 MANAGER = "airflow-executor-labs"
 """The field manager of what is applied. https://kubernetes.io/docs/reference/using-api/server-side-apply/"""
 
+CONNECTIONS = 16
+"""Requests at once: each resource of a lab asks in a thread of its own, and a connection is used again."""
+
 TIMEOUT = (10, 60)
 """Seconds to connect, and without an answer, until a request has failed."""
 
@@ -50,17 +53,22 @@ class Cluster:
     """
 
     def __init__(self, kubeconfig: str) -> None:
-        from kubernetes.config import ConfigException  # the package takes a second to import
+        from kubernetes.client import Configuration  # the package takes a second to import
+        from kubernetes.config import ConfigException
         from kubernetes.config.kube_config import new_client_from_config_dict
 
+        settings = Configuration()
+        settings.connection_pool_maxsize = CONNECTIONS
         try:
-            self._client = new_client_from_config_dict(yaml.safe_load(kubeconfig), persist_config=False)
+            self._client = new_client_from_config_dict(
+                yaml.safe_load(kubeconfig), persist_config=False, client_configuration=settings
+            )
         except (ConfigException, yaml.YAMLError, TypeError, AttributeError) as error:
             raise LabError(
                 f"the kubeconfig leads to no cluster ({error}); check it with `kubectl cluster-info`"
             ) from error
         self._kinds: dict[str, dict[str, Object]] = {}
-        self._lock = threading.Lock()
+        self._lock, self._turns = threading.Lock(), threading.Semaphore(CONNECTIONS)
 
     def request(
         self, method: str, path: str, body: Object | None = None, *, kind: str = "application/json", **query: Any
@@ -81,7 +89,8 @@ class Cluster:
         self, method: str, path: str, body: Object | None = None, *, kind: str = "application/json", **query: Any
     ) -> str:
         """The answer as text; see `request`."""
-        return str(self._open(method, path, body, kind, query).data.decode(errors="replace"))
+        with self._turns:
+            return str(self._open(method, path, body, kind, query).data.decode(errors="replace"))
 
     def lines(self, path: str, **query: Any) -> Iterator[str]:
         """The lines of an answer that goes on, such as a log that is followed, each as soon as it is whole."""
@@ -113,9 +122,9 @@ class Cluster:
                 raise LabError(f"the Kubernetes API gives no safe connection: {error.reason}") from error
             raise Refused(error.status, _said(error)) from error
         except (urllib3.exceptions.HTTPError, OSError) as error:
-            host = self._client.configuration.host
+            host, why = self._client.configuration.host, type(getattr(error, "reason", error)).__name__
             raise LabError(
-                f"the Kubernetes API at {host} does not answer ({type(error).__name__}); check that the cluster runs"
+                f"the Kubernetes API at {host} does not answer ({why}); check that the cluster runs"
             ) from error
 
     def found(self, path: str) -> Object | None:
