@@ -15,7 +15,8 @@ if [ ! -e "$PGDATA/PG_VERSION" ]; then
     printf "listen_addresses = '*'\nunix_socket_directories = '/tmp'\n" >>"$fresh/postgresql.conf"
     mv "$fresh" "$PGDATA"
 else # the password may be another than before
-    echo "ALTER ROLE \"$POSTGRES_USER\" PASSWORD '$POSTGRES_PASSWORD'" | postgres --single -D "$PGDATA" postgres >/dev/null
+    echo "ALTER ROLE \"$POSTGRES_USER\" PASSWORD '$POSTGRES_PASSWORD'" |
+        postgres --single -c log_min_error_statement=panic -D "$PGDATA" postgres >/dev/null
 fi
 unset POSTGRES_PASSWORD
 exec "$@" -D "$PGDATA"
