@@ -114,8 +114,9 @@ class ObjectProvider:
             return Difference(True, replaces, delete_before_replace=True)
         api, applied = self._api(), _object(olds)
         found = _found(api, applied)
-        if _uid(found) != olds.get("uid"):
-            return Difference(True, ("uid",), True, (Drift(found=found or MISSING),))
+        anew = _uid(found) != olds.get("uid")
+        if anew or (found and "deletionTimestamp" in found["metadata"]):
+            return Difference(True, ("uid",), True, (Drift(found=found if anew and found else MISSING),))
         drift = _drift(api, applied, found) if found else ()
         return Difference(bool(changed or drift), delete_before_replace=True, drift=drift)
 

@@ -4,8 +4,8 @@ Celery's contract: "TERM: warm shutdown, wait for tasks to complete", where "the
 executing tasks before it actually terminates". What it has not begun stays in the broker, for the next worker.
 Source: https://docs.celeryq.dev/en/stable/userguide/workers.html#stopping-the-worker
 
-Whoever stops it must grant that time: what outlasts the grace of the supervision (`workers.NAME.longest`) is killed, and
-then Airflow treats it as in `test_worker_killed`.
+Whoever stops it must grant that time: what outlasts the grace of the supervision (`workers.NAME.longest`) is killed,
+and then Airflow treats it as in `test_worker_killed`.
 
 Hint: the worker's log says "Warm shutdown", and the supervisord's which signal ended it.
 """

@@ -184,6 +184,9 @@ def test_what_somebody_removed_or_replaced_is_made_again(api: Api) -> None:
     api.objects["/ConfigMap/lab/settings"]["metadata"]["uid"] = "another"
     anew = PROVIDER.diff(URN, "lab/settings", outputs, thing())
     assert (anew.replaces, told(anew.drift, {})) == (("uid",), "drift: somebody made it anew")
+    api.objects["/ConfigMap/lab/settings"]["metadata"] |= {"uid": outputs["uid"], "deletionTimestamp": "now"}
+    going = PROVIDER.diff(URN, "lab/settings", outputs, thing())
+    assert (going.replaces, told(going.drift, {})) == (("uid",), "drift: it is gone")
     api.objects.clear()
     gone = PROVIDER.diff(URN, "lab/settings", outputs, thing())
     assert (gone.replaces, told(gone.drift, {})) == (("uid",), "drift: it is gone")
