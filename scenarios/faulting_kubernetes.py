@@ -100,7 +100,7 @@ class ByHand:
     """
 
     expected: dict[tuple[str, str], str] = field(default_factory=dict)
-    secret: str = base64.b64encode(b"changed by hand").decode()
+    secret: str = base64.b64encode(b"[core]\nload_examples = False\n").decode()
     before: dict[str, Object] = field(default_factory=dict)
 
 
@@ -831,7 +831,7 @@ class ClusterFaults(Faults):
                     found |= dict(word.split("=", 1) for word in shlex.split(text) if "=" in word)
                 elif key in ("passwords.json", "password"):
                     found[f"{key} of {each['metadata']['name']}"] = text
-        return {name: password_in(value) for name, value in found.items() if name not in NO_SECRETS}
+        return {name: password_in(value) for name, value in found.items() if value and name not in NO_SECRETS}
 
     def shown(self, rotation: Rotation) -> list[str]:
         """Where a secret, old or new, can be read that is no Secret."""

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from labs.console import is_change
 from labs.engines.base import Event, Step
+from labs.errors import LabError
 from scenarios.faulting_kubernetes import KubernetesServices
 
 if TYPE_CHECKING:
@@ -33,7 +34,12 @@ class Pods:
 
     @classmethod
     def now(cls, services: KubernetesServices) -> Pods:
-        return cls({service: services.service_pod(service).id for service in services.states()})
+        def pod(service: str) -> str:
+            with suppress(LabError):  # it has none
+                return services.service_pod(service).id
+            return ""
+
+        return cls({service: pod(service) for service in services.states()})
 
     def replaced(self, later: Pods) -> set[str]:
         """The services that have another pod later, or whose pod was restarted."""
