@@ -12,7 +12,9 @@ import pytest
 
 from labs import rotation
 from labs.airflow import AirflowError
+from labs.engines.base import PROJECT, Stack, Watcher
 from labs.errors import LabError
+from labs.lab import Lab
 
 
 class Airflow:
@@ -69,3 +71,45 @@ def test_an_airflow_that_is_not_reached_is_told_with_a_cure(tmp_path: Path) -> N
 
     with pytest.raises(LabError, match=r"cannot be kept from starting .*; run `up` without --rotate first"):
         rotation.hold(SimpleNamespace(call=silent, client=None), tmp_path / "held.json", lambda _: None)  # type: ignore[arg-type]
+
+
+def test_up_holds_tasks_only_when_it_gives_other_secrets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    order: list[str] = []
+
+    class Engine:
+        name = "embedded"
+
+        def up(self, stack: Stack, watch: Watcher) -> None:
+            order.append("up")
+
+        def outputs(self, stack: Stack) -> dict[str, str]:
+            return {"api_url": "http://127.0.0.1:1", "admin_user": "admin", "admin_password": str(len(order))}
+
+    def hold(_airflow: Any, record: Path, _tell: Any) -> None:
+        order.append("hold")
+        record.write_text("{}")
+
+    monkeypatch.setattr(rotation, "hold", hold)
+    monkeypatch.setattr(rotation, "release", lambda _airflow, record: (order.append("release"), record.unlink()))
+    (tmp_path / "request.json").write_text(json.dumps({"engine": "embedded", "config": {}}))
+    stack = Stack("rotated", tmp_path, {f"{PROJECT}:lab": "local"}, tmp_path)
+    lab = Lab(stack, Engine())  # type: ignore[arg-type]
+    lab.up()
+    assert order == ["up"]
+    asked = lab.rotated()
+    asked.up()
+    assert order == ["up", "hold", "up", "release"]
+    asked.up()  # as the lab's record has it now
+    assert order[4:] == ["up"]
+
+
+def test_what_an_interrupted_up_holds_the_next_one_releases(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    airflow = Airflow()
+    record = tmp_path / "held-pools.json"
+    record.write_text(json.dumps(airflow.slots))
+    (tmp_path / "request.json").write_text(json.dumps({"engine": "embedded", "config": {}}))
+    airflow.slots = {"default_pool": 0, "gpu": 0}
+    engine = SimpleNamespace(name="embedded", up=lambda *_: None)
+    monkeypatch.setattr(Lab, "airflow", lambda _self: airflow)
+    Lab(Stack("held", tmp_path, {f"{PROJECT}:lab": "local"}, tmp_path), engine).up()  # type: ignore[arg-type]
+    assert airflow.slots == {"default_pool": 128, "gpu": 1} and not record.exists()
