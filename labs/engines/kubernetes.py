@@ -140,7 +140,7 @@ class ObjectProvider:
     def update(self, urn: str, id: str, olds: Values, news: Values) -> Values:
         api = self._api()
         made = apply(api, _object(news))
-        wait_ready(api, made)
+        wait_ready(api, made, after=_given(olds))
         return {**news, "uid": _uid(made)}
 
     def delete(self, urn: str, id: str, outputs: Values) -> None:
@@ -324,8 +324,11 @@ def _pods_path(thing: Object) -> tuple[str, dict[str, Any]] | None:
 # Ready
 
 
-def wait_ready(api: Cluster, made: Object) -> None:
+def wait_ready(api: Cluster, made: Object, after: float = 0.0) -> None:
     """Wait until an object is ready.
+
+    Args:
+        after: seconds that the pods of before are given to end.
 
     Raises:
         LabError: it cannot become so; with its pods' own events and last lines.
@@ -341,8 +344,8 @@ def wait_ready(api: Cluster, made: Object) -> None:
             raise LabError(f"the {_told(made)} went away while it was made; run `up` again")
         return ready(api, found)
 
-    timeout = TIMEOUT + _given(made)  # that of those before, which end first
-    until(seen, what=f"the {_told(made)}", timeout=timeout, interval=0.25, detail=lambda: _trouble(api, made)[1])
+    timeout, what = TIMEOUT + after, f"the {_told(made)}"
+    until(seen, what=what, timeout=timeout, interval=0.25, detail=lambda: _trouble(api, made)[1])
 
 
 def _trouble(api: Cluster, made: Object) -> tuple[bool, str]:
