@@ -104,7 +104,10 @@ def build(lab: Lab, platform: Platform, settings: Settings) -> dict[str, pulumi.
         pulumi.ResourceOptions(),
         writable=True,  # Airflow locks it, and would add users that it misses
     )
-    broker = Broker("broker", BrokerArgs(platform, secrets.broker_password)) if lab.workers else None
+    # a Celery worker whose broker refuses it does not end when it is told to go, so the broker's password stays
+    broker = (
+        Broker("broker", BrokerArgs(platform, LabSecrets("broker-secrets").broker_password)) if lab.workers else None
+    )
     logs = LogStore("log-store", LogStoreArgs(platform, secrets.log_store_password)) if remote else None
     pool = PgBouncer("pgbouncer", PgBouncerArgs(platform, secrets.database_password)) if pooled else None
     entrance = replace(HTTP if balanced else API, wanted=settings.api_port)
