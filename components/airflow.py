@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 
 import pulumi
 
+from components.database import limited
 from components.platforms.base import Platform, Port, Volume
 from components.secrets import LabSecrets
 from labs.cache import IMAGES
@@ -221,10 +222,11 @@ class Airflow:
             "AIRFLOW__CORE__FERNET_KEY": self.secrets.fernet_key,
             "AIRFLOW__API__SECRET_KEY": self.secrets.api_secret_key,
         }
+        database = self.database.apply(limited)
         if self.broker is not None:
             settings |= {
                 "AIRFLOW__CELERY__BROKER_URL": self.broker,
-                "AIRFLOW__CELERY__RESULT_BACKEND": self.database.apply(
+                "AIRFLOW__CELERY__RESULT_BACKEND": database.apply(
                     lambda url: url.replace("postgresql+psycopg2://", "db+postgresql://")
                 ),
             }
@@ -233,11 +235,9 @@ class Airflow:
         if self.log_store is not None and role in ("api-server", "triggerer"):
             # who reads and who writes logs; a task asks the API server for the connection when it writes its own
             settings["AIRFLOW_CONN_LOG_STORE"] = self.log_store
-        if self.async_database is not None:
-            settings["AIRFLOW__DATABASE__SQL_ALCHEMY_CONN_ASYNC"] = self.async_database
+        # Airflow would make it of the other one, whose parameters asyncpg does not know
+        own = self.database.apply(lambda url: url.replace("postgresql+psycopg2://", "postgresql+asyncpg://"))
         return settings | {
-            "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": self.database,
-            # Seconds, for ever by default: nobody answers at the address of a database whose pod is gone.
-            # https://www.postgresql.org/docs/current/libpq-envars.html
-            "PGCONNECT_TIMEOUT": "5",
+            "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": database,
+            "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN_ASYNC": self.async_database or own,
         }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import parse_qsl, urlencode, urlsplit
 
 import pulumi
 
@@ -20,6 +20,29 @@ CONNECTIONS = 100
 
 RESERVED = 3
 """Of these for the superuser."""
+
+LIMITS = {
+    "connect_timeout": 5,
+    "keepalives_idle": 10,
+    "keepalives_interval": 5,
+    "keepalives_count": 4,
+    "tcp_user_timeout": 30_000,
+}
+"""How long a client waits for a server that is gone without a word: for a connection, for an answer, and until what it
+sends is acknowledged; in seconds, the last one in milliseconds. The kernel's own limits are two minutes, two hours and
+a quarter of an hour.
+https://www.postgresql.org/docs/current/libpq-connect.html#LIBPQ-PARAMKEYWORDS
+"""
+
+
+def limited(url: str) -> str:
+    """A SQLAlchemy URL for libpq, with `LIMITS` before its own parameters, which win.
+
+    >>> limited("postgresql+psycopg2://u:p@h:1/db?sslmode=require").partition("&tcp_user_timeout=")[2]
+    '30000&sslmode=require'
+    """
+    parts = urlsplit(url)
+    return parts._replace(query=urlencode({**LIMITS, **dict(parse_qsl(parts.query))})).geturl()
 
 
 def check_connections(needed: int, served: int) -> None:

@@ -102,6 +102,9 @@ def _settings(given: dict[str, Any]) -> str:
         "default_pool_size": CONNECTIONS,
         "max_client_conn": CLIENTS,
         "ignore_startup_parameters": "extra_float_digits",
+        # 15 both; how long it waits for a database that is gone, and turns clients away before it tries again
+        "server_connect_timeout": 5,
+        "server_login_retry": 1,
         # a client whose machine is gone without a word holds its locks for half a minute, and not for two hours
         "tcp_keepidle": 10,
         "tcp_keepintvl": 5,

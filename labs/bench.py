@@ -14,7 +14,7 @@ import statistics
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -36,7 +36,7 @@ from labs.lab import Lab
 from labs.paths import PROJECT_ROOT, run_directory
 from labs.runs import Run
 from labs.waiting import until
-from stacks.catalogue import LABS
+from stacks.catalogue import LABS, check_runnable, find_lab
 
 DAG = "35_01_02_portable_dag"
 """The first of the curriculum's DAGs that uses nothing but the standard operators and TaskFlow."""
@@ -224,11 +224,17 @@ def measure(
     return LabMeasurement(task, success, size, time.time() - begun)
 
 
-def bench_labs(platform: str) -> dict[str, Any]:
-    """Measure every lab of a platform, one by one; prints a table and returns the figures."""
+def bench_labs(platform: str, targets: Collection[str] = ()) -> dict[str, Any]:
+    """Measure these labs, or every one of a platform, one by one; prints a table and returns the figures.
+
+    Raises:
+        UsageError: there is no such lab, or not on that platform.
+    """
     table = Table("lab", "first success", "idle memory", "down", box=None, header_style="bold")
     measured: dict[str, Any] = {}
-    for target in (lab.name for lab in LABS.values() if platform in lab.platforms):
+    for target in targets:
+        check_runnable(find_lab(target), platform)
+    for target in targets or [lab.name for lab in LABS.values() if platform in lab.platforms]:
         found = measure(target, platform)
         measured[target] = asdict(found)
         row = (f"{found.success:.1f} s", f"{found.memory / 2**20:.0f} MiB", f"{found.down:.1f} s")

@@ -477,13 +477,14 @@ def startup(
 
 @bench.command("labs")
 def labs_(
+    targets: Annotated[list[str] | None, typer.Argument(metavar="LAB", help="These; all otherwise.")] = None,
     platform: Annotated[str, typer.Option(help="The labs of this platform.")] = "process",
     as_json: Json = False,
 ) -> None:
-    """Every lab from `up` to its first successful DAG run, its memory when idle, and `down`."""
+    """Each lab from `up` to its first successful DAG run, its memory when idle, and `down`."""
     from labs.bench import bench_labs
 
-    results = bench_labs(platform)
+    results = bench_labs(platform, targets or ())
     if as_json:
         _print_json(results)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -205,6 +206,26 @@ CELERY: Mapping[str, str] = {
     "celery.sync_parallelism": "1",
     # As long as the provider's own default; said here, Celery does not warn of it in every task.
     "celery_broker_transport_options.visibility_timeout": "86400",
+    # Seconds, for ever by default: nobody answers at the address of a broker whose pod is gone, and the kernel waits
+    # two minutes for a connection and a quarter of an hour for an answer. A broker that only stands still should not
+    # lose its connections soon: what it then sends to one is lost.
+    # https://docs.celeryq.dev/projects/kombu/en/stable/reference/kombu.transport.redis.html
+    "celery_broker_transport_options.socket_connect_timeout": "5",
+    "celery_broker_transport_options.socket_timeout": "60",
+    # How often sending a task is tried again after `[celery] operation_timeout`, a second; 3 by default. What cannot be
+    # sent has failed, without a try.
+    "celery.task_publish_max_retries": "60",
+    # What Airflow has no options for: what the broker refuses is sent again until that second is over, where Celery
+    # gives up after the third time; and a worker stores how a task began and ended when the result backend is back,
+    # where by default it throws away a task whose beginning it cannot store, and tells nobody how one ended.
+    # https://docs.celeryq.dev/en/stable/userguide/configuration.html#result-backend-always-retry
+    "celery.extra_celery_config": json.dumps(
+        {
+            "task_publish_retry_policy": {"max_retries": 50, "interval_start": 0.1, "interval_max": 0.2},
+            "result_backend_always_retry": True,
+            "result_backend_max_sleep_between_retries_ms": 1000,
+        }
+    ),
 }
 
 PODS: Mapping[str, str] = {

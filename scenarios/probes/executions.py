@@ -89,4 +89,5 @@ probe("probe_patient", {"work": {"retries": 1, "retry_delay": timedelta(minutes=
 probe("probe_zone_a", {f"work_{number}": {"queue": "zone_a"} for number in (1, 2)})
 probe("probe_zone_b", {f"work_{number}": {"queue": "zone_b"} for number in (1, 2)})
 probe("probe_many", {f"work_{number}": {} for number in range(1, 25)})
+probe("probe_load", {f"work_{number}": {"retries": 2} for number in range(1, 6)}, max_active_runs=100)
 probe("probe_again", {f"work_{number}": {"retries": 1} for number in range(1, 9)})

@@ -114,7 +114,8 @@ def running(lab: RunLab, target: str, name: str, *arguments: str) -> Iterator[La
 def turns_red(lab: RunLab, up: Lab, mutation: Mutation) -> None:
     """Each scenario that the mutation names fails under it, and says why."""
     with mutation.applied(up):
-        done = lab("verify", up.name, *(part for scenario in mutation.scenarios for part in ("-k", scenario)))
+        named = [part for scenario in mutation.scenarios for part in ("-k", scenario)]
+        done = lab("verify", up.name, *named, *(["--all"] if mutation.long else []))
     results = Results.load(report_directory(up.name) / "results.json").results
     for scenario, words in mutation.scenarios.items():
         red = [result for result in results if scenario in result.scenario and result.verdict == "failed"]

@@ -13,7 +13,7 @@ import yaml
 from components.airflow import check_coherence, read_by, settings_file, variable, version
 from components.celery_workers import EXECUTOR, count_of_tasks
 from components.dag_folder import section_folders
-from components.database import CONNECTIONS, RESERVED, check_connections, check_url
+from components.database import CONNECTIONS, RESERVED, check_connections, check_url, limited
 from components.platforms.process import resources
 from components.replicas import replica_names
 from components.task_pods import check_executors
@@ -77,6 +77,14 @@ def test_a_database_that_is_not_postgresql_is_refused(url: str) -> None:
 
 def test_a_postgresql_url_gets_the_driver_that_the_environment_has() -> None:
     assert check_url("postgresql://u:p@h:5433/db") == "postgresql+psycopg2://u:p@h:5433/db"
+
+
+def test_a_client_of_a_database_waits_for_so_long_and_no_longer() -> None:
+    url = limited("postgresql+psycopg2://u:p@h:5433/db?sslmode=require&connect_timeout=60")
+    assert url == (
+        "postgresql+psycopg2://u:p@h:5433/db?connect_timeout=60&keepalives_idle=10&keepalives_interval=5"
+        "&keepalives_count=4&tcp_user_timeout=30000&sslmode=require"
+    )
 
 
 @pytest.mark.parametrize("lab", LABS.values(), ids=lambda lab: lab.name)
