@@ -310,6 +310,15 @@ def test_a_task_reaches_the_api_server_and_the_store_of_its_log(any_lab: Declare
     assert found == {("airflow-api-server", 8080)} | store
 
 
+def test_a_database_of_the_users_is_reached_wherever_it_is(tmp_path: Path) -> None:
+    pretender, url = Objects(), "postgresql://airflow:hidden@db.example:6000/airflow"
+    outputs_of("celery", "kubernetes", pretender, tmp_path, cluster="kind", database_url=url)
+    policies = {name: each["spec"] for name, each in pretender.objects("NetworkPolicy")}
+    assert "airflow-postgresql" not in policies
+    assert policies["airflow-database"]["egress"] == [{"ports": [{"protocol": "TCP", "port": 6000}]}]
+    assert "airflow-default-1" in chosen(policies["airflow-database"]["podSelector"], dict(pretender.pods()))
+
+
 def test_services_are_told_where_testinfra_finds_them(declared: Declared) -> None:
     (fact,) = declared.outputs["services"]["scheduler"]
     assert fact["host"].startswith(

@@ -158,12 +158,18 @@ class KubernetesPlatform:
         budgets: roles of which the lab has several, and how many of each a planned disruption must leave. These
             services are spread over zones; without any, a lab has no priorities either.
         counting: what must be there before an autoscaler counts tasks.
+        database: port of a database that is not the lab's own, which services reach wherever it is.
     """
 
     name = "kubernetes"
 
     def __init__(
-        self, home: Path, cluster: Cluster, budgets: Mapping[str, int], counting: Sequence[pulumi.Resource] = ()
+        self,
+        home: Path,
+        cluster: Cluster,
+        budgets: Mapping[str, int],
+        counting: Sequence[pulumi.Resource] = (),
+        database: int | None = None,
     ) -> None:
         self._home = home
         self._counting = counting
@@ -192,6 +198,10 @@ class KubernetesPlatform:
         self._outside: dict[str, pulumi.Output[str]] = {}
         self._priorities: dict[str, pulumi.Output[str]] = {}
         self._policies(self._own, pulumi.ResourceOptions())
+        if database:
+            rule = {"ports": [{"protocol": "TCP", "port": database}]}
+            policy = {"podSelector": self._services(), "policyTypes": ["Egress"], "egress": [rule]}
+            self._make("NetworkPolicy", f"{RELEASE}-database", "database", pulumi.ResourceOptions(), spec=policy)
         for role, least in budgets.items():
             # of several workloads, so that only a number will do: of a share Kubernetes would not know the whole
             # https://kubernetes.io/docs/tasks/run-application/configure-pdb/#arbitrary-controllers-and-selectors
