@@ -136,10 +136,6 @@ class Celery:
         """How many messages the broker keeps for workers that have taken them, and have not said that they are done."""
         return self._ask("HLEN unacked")[0]
 
-    def disconnect(self) -> None:
-        """Have the broker end the connections of all its clients, who may connect again."""
-        self._ask(*(f"CLIENT KILL TYPE {kind}" for kind in ("pubsub", "normal")))
-
     @cached_property
     def _broker(self) -> SplitResult:
         """The broker's URL as a worker has it."""

@@ -604,34 +604,37 @@ class ClusterFaults(Faults):
         return labels
 
     @contextmanager
-    def shut_out(self, service: str, clients: Sequence[str], end: Callable[[], None]) -> Iterator[Fault]:
+    def shut_out(self, service: str, clients: Sequence[str], replaced: str) -> Iterator[Fault]:
         """A service whose NetworkPolicy lets some of its clients in no longer while the block runs.
 
-        A policy is about who may connect: connections that are there outlive it on many networks, so these are ended.
+        A policy is about who may connect: what is connected stays so on many networks, until it has to connect again.
 
         Args:
             clients: services that run Airflow's image.
-            end: ends the connections that the service has.
+            replaced: the one of them whose pod is deleted meanwhile, so that its successor has to connect.
         """
         path = policies(self._namespace.name, self._cluster.workload(service))
         before = self._namespace.api.request("GET", path)["spec"]["ingress"]
-        after = without(before, clients)
         (known,) = self._cluster.addresses(service)
         address = f"{self._cluster.host(service)}:{known.rpartition(':')[2]}"
 
-        def refused() -> tuple[str | None, str]:
+        def refused(clients: Sequence[str]) -> tuple[str | None, str]:
             told = {each: answers(partial(self._cluster.run, each), [address])[address] for each in clients}
-            open_ = [each for each, answer in told.items() if not answer]
-            return (None if open_ else str(told)), f"{', '.join(open_)} get a connection"
+            let_in = [each for each, answer in told.items() if not answer]
+            return (None if let_in else str(told)), f"{', '.join(let_in)} get a connection"
 
-        with self._fault(f"{service} shut to {', '.join(clients)}") as fault:
+        def shut(clients: Sequence[str]) -> str:
+            what = f"{service} to be shut to {', '.join(clients)}"
+            return until(lambda: refused(clients), what=what, timeout=SOON)
+
+        with self._fault(f"{service} shut to {', '.join(clients)}", replaced) as fault:
             try:
-                self._namespace.patch(path, {"spec": {"ingress": after}})
-                said = until(refused, what=f"{service} to be shut to {', '.join(clients)}", timeout=SOON)
-                end()
-                fault.prove("landed", f"at {address}, connections that were there are ended, others refused: {said}")
+                self._namespace.patch(path, {"spec": {"ingress": without(before, clients)}})
+                fault.prove("landed", f"{address} is shut: {shut(clients)}")
+                self._end(fault, [self._cluster.service_pod(replaced)], self._delete)
                 yield fault
-                fault.prove("still shut at the end of the block", until(refused, what="refusals", timeout=1))
+                # the successor may have given up, and wait for its next start
+                fault.prove("still shut at the end of the block", shut([each for each in clients if each != replaced]))
             finally:
                 self._namespace.patch(path, {"spec": {"ingress": before}})
                 fault.since = time.time()
