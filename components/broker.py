@@ -55,6 +55,7 @@ class Broker(pulumi.ComponentResource):
                 command=["redis-server", configuration.path],
                 environment={"SETTINGS_DIGEST": settings.apply(digest)},
                 ports=[REDIS],
+                callers=["scheduler", "worker", "flower"],
                 volumes=[data, configuration],
                 health=Health(tcp=endpoint.address, timeout=120),
             ),

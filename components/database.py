@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import parse_qsl, urlencode, urlsplit
@@ -80,11 +81,13 @@ class MetadataDatabaseArgs:
     Attributes:
         platform: where it runs.
         password: of the role `airflow` in the lab's own server.
+        callers: roles that use the lab's own server.
         url: of an existing PostgreSQL database to use instead, `postgresql://user:password@host:port/name`.
     """
 
     platform: Platform
     password: pulumi.Input[str]
+    callers: Sequence[str]
     url: str | None = None
 
 
@@ -131,6 +134,7 @@ class MetadataDatabase(pulumi.ComponentResource):
                 },
                 secrets={"POSTGRES_PASSWORD": args.password},
                 ports=[SQL],
+                callers=args.callers,
                 volumes=[data],
                 health=Health(tcp=sql.address, timeout=120),
                 stop=Stop("INT", grace=20),  # a fast shutdown: open sessions are ended, not waited for

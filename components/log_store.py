@@ -75,6 +75,7 @@ class LogStore(pulumi.ComponentResource):
                 environment={"ROOT_ACCESS_KEY": USER},
                 secrets={"ROOT_SECRET_KEY": args.password},
                 ports=[S3],
+                callers=["api-server", "triggerer", "scheduler", "worker", "task"],
                 volumes=[data],
                 health=Health(tcp=endpoint.address, timeout=120),
             ),

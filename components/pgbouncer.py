@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,10 +27,12 @@ class PgBouncerArgs:
     Attributes:
         platform: where it runs.
         password: of the role `airflow`, in the lab's own database and here.
+        callers: roles that use it.
     """
 
     platform: Platform
     password: pulumi.Input[str]
+    callers: Sequence[str]
 
 
 class PgBouncer(pulumi.ComponentResource):
@@ -71,6 +74,7 @@ class PgBouncer(pulumi.ComponentResource):
                     "SETTINGS_DIGEST": pulumi.Output.all(settings, login).apply(lambda seen: digest("".join(seen)))
                 },
                 ports=[POOL],
+                callers=args.callers,
                 volumes=[configuration, users],
                 health=Health(tcp=endpoint.address, timeout=120),
                 belongings=[folder_of(configuration), folder_of(users)],

@@ -10,6 +10,7 @@ import pulumi
 import yaml
 
 from components.airflow import Airflow
+from components.log_store import S3
 from components.platforms.base import PodPlatform, TaskPod, Volume
 from labs.errors import UsageError
 
@@ -90,6 +91,7 @@ class TaskPods(pulumi.ComponentResource):
         }
         child = pulumi.ResourceOptions(parent=self)
         own = {next(iter(SIZES)): args.template} if args.template else {}
-        self.templates = args.platform.task_templates({**pods, **own}, child)
+        reaches = [airflow.api, *([S3] if airflow.log_store else [])]
+        self.templates = args.platform.task_templates({**pods, **own}, reaches, child)
         args.platform.task_objects(SETTINGS, args.password, child)
         self.register_outputs({"path": self.templates.path})

@@ -69,10 +69,12 @@ PROGRAMS: Mapping[str, Program] = {
     "etcd": Program("node/etcd", "go.etcd.io/etcd/server/v3"),
     "coredns": Program("node/coredns", "."),
     "local-path-provisioner": Program("node/provisioner", "github.com/rancher/local-path-provisioner"),
+    "kube-router": Program("node/kube-router", "github.com/cloudnativelabs/kube-router/v2/cmd/kube-router"),
 }
 """By the name of the file."""
 
 PROVISIONER, HELPER = f"{REPOSITORY}/local-path-provisioner", f"{REPOSITORY}/local-path-helper"
+ROUTER = f"{REPOSITORY}/kube-router"
 
 
 def kind_command(tell: Tell = lambda _: None) -> str:
@@ -162,6 +164,7 @@ def _make(client: Any, name: str, folder: Path, tell: Tell) -> None:
     raw = f"{name}-raw"
     replaced = {
         "containerd.toml": {"PAUSE": pause},
+        "default-cni.yaml": {"ROUTER": f"docker.io/{ROUTER}:{version()}"},
         "default-storage.yaml": {
             "PROVISIONER": f"docker.io/{PROVISIONER}:{version()}",
             "HELPER": f"docker.io/{HELPER}:{version()}",
@@ -208,10 +211,11 @@ def _services(client: Any, base: str, programs: Mapping[str, Path], wanted: Sequ
     )
     recipes = {
         "kube-proxy": tooled.format("iptables conntrack kmod"),
+        "kube-router": tooled.format("iptables ipset"),
         "pause": tooled.format("catatonit") + 'ENTRYPOINT ["/usr/bin/catatonit", "-P"]\n',
         HELPER: f"FROM {base}\n",
     }
-    images = [*wanted, f"{PROVISIONER}:{version()}", f"{HELPER}:{version()}"]
+    images = [*wanted, *(f"{each}:{version()}" for each in (PROVISIONER, HELPER, ROUTER))]
     for image in images:
         name = next((each for each in recipes if each in image), image.rpartition("/")[2].partition(":")[0])
         with tempfile.TemporaryDirectory(prefix="airflow-lab-") as context:

@@ -15,6 +15,7 @@ from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 import pytest
 import testinfra
@@ -30,6 +31,7 @@ from scenarios.faulting import Faults, Services
 from scenarios.faulting_docker import DockerServices
 from scenarios.faulting_kubernetes import ClusterFaults, KubernetesServices, pod_host
 from scenarios.faulting_process import ProcessServices
+from scenarios.network import SOON, keeps_policies, service_address
 from scenarios.observing import Look, Observation, process_table
 from scenarios.pods import Namespace, PodRun, pod_runs
 from scenarios.probing import Executing, ProbeRun, deployed, exchange_folder, probe_runs
@@ -266,6 +268,17 @@ def namespace(lab: Lab) -> Namespace:
     if missing := unmet({"platform": "kubernetes"}, lab):
         pytest.skip(missing)  # this comes before the `needs` of a check are looked at
     return Namespace(lab.outputs)
+
+
+@pytest.fixture(scope="session")
+def policies_kept(lab: Lab, namespace: Namespace) -> None:
+    """Ends a check as *not applicable* where the cluster's network keeps no NetworkPolicies, which it finds out."""
+    api = urlsplit(lab.outputs["internal_api_url"]).netloc
+    if not keeps_policies(namespace, service_address(namespace, api)):
+        pytest.skip(
+            "needs a network that keeps NetworkPolicies; on this cluster, a pod with one that lets nothing out reached "
+            f"the lab's API for {SOON:.0f} s"
+        )
 
 
 @pytest.fixture(scope="module")

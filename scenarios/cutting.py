@@ -91,16 +91,18 @@ def cut_in_node(node: str, address: str) -> Iterator[Callable[[], int]]:
     """
     mark = f"lab-{uuid4().hex[:12]}"  # so that what mends one cut in the end leaves the next one alone
     rule = f"FORWARD -s {address} -m comment --comment {mark} -j DROP"
-    _in_node(node, f"iptables -w -I {rule}")
+    # what keeps NetworkPolicies writes the table `filter` anew, and lets existing connections through before the others
+    mangle = "iptables -w -t mangle"
+    _in_node(node, f"{mangle} -I {rule}")
     try:
-        _in_node(node, f"(sleep {LASTS}; iptables -w -D {rule}) >/dev/null 2>&1 &")
+        _in_node(node, f"(sleep {LASTS}; {mangle} -D {rule}) >/dev/null 2>&1 &")
 
         def dropped() -> int:
-            return packets(_in_node(node, "iptables -w -nvxL FORWARD"), mark)
+            return packets(_in_node(node, f"{mangle} -nvxL FORWARD"), mark)
 
         yield dropped
     finally:
-        _in_node(node, f"iptables -w -D {rule} 2>/dev/null || ! iptables -w -nL FORWARD | grep {mark}")
+        _in_node(node, f"{mangle} -D {rule} 2>/dev/null || ! {mangle} -nL FORWARD | grep {mark}")
 
 
 def packets(listed: str, mark: str) -> int:

@@ -17,7 +17,9 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, closing, contextmanager
+from copy import deepcopy
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -35,7 +37,8 @@ from labs.waiting import until
 from scenarios import cutting
 from scenarios.faulting import Fault, Faults, Incarnation, Services, frozen_processes, late_fails
 from scenarios.machine import accepts, lives, moving, resume, told
-from scenarios.pods import Namespace, moment, statuses
+from scenarios.network import SOON, answers, policies
+from scenarios.pods import Namespace, client_of, execute, moment, statuses
 
 if TYPE_CHECKING:
     from labs.cluster import Object
@@ -158,7 +161,7 @@ class KubernetesServices:
 
     # -- looking
 
-    def _object(self, service: str) -> str:
+    def workload(self, service: str) -> str:
         """What the objects of a service are called."""
         return self._workloads[service].rpartition("/")[2]
 
@@ -295,7 +298,7 @@ class KubernetesServices:
         from kubernetes.stream import portforward
 
         (pod,) = self.service_pod(service).parts
-        with closing(_client(self._namespace)) as client:
+        with closing(client_of(self._namespace)) as client:
             api = CoreV1Api(client).connect_get_namespaced_pod_portforward
             with closing(portforward(api, pod.name, pod.namespace, ports=str(port))) as forwarded:
                 connection: socket.socket = forwarded.socket(port)
@@ -304,7 +307,7 @@ class KubernetesServices:
 
     def sockets(self, service: str, port: int | str) -> list[str]:
         # a pod's own side of a connection knows the address of the Service; the node changes it on the way
-        found = self._namespace.api.request("GET", self._spaces[service].path("services", self._object(service)))
+        found = self._namespace.api.request("GET", self._spaces[service].path("services", self.workload(service)))
         return [f"{found['spec']['clusterIP']}:{port}"]
 
     def addresses(self, service: str) -> list[str]:
@@ -433,6 +436,17 @@ def password_in(value: str) -> str:
     return urlsplit(value).password or value
 
 
+def without(rules: Sequence[Object], services: Sequence[str]) -> list[Object]:
+    """The rules of a NetworkPolicy's ingress without these services among the pods that they let in."""
+    from components.platforms.kubernetes.names import SERVICE  # pulumi takes a while to import
+
+    kept_out = {"key": SERVICE, "operator": "NotIn", "values": list(services)}
+    changed = deepcopy(list(rules))
+    for peer in (peer for rule in changed for peer in rule["from"]):
+        peer["podSelector"].setdefault("matchExpressions", []).append(kept_out)
+    return changed
+
+
 def life_of(pod: Object) -> Pod:
     """The present life of a pod."""
     restarts = sum(int(each.get("restartCount", 0)) for each in pod["status"].get("containerStatuses", ()))
@@ -467,51 +481,6 @@ def _members(pod: Object) -> list[psutil.Process]:
             if first in Path(f"/proc/{process.pid}/cgroup").read_text() and lives(process):
                 found.append(process)
     return found
-
-
-def _client(namespace: Namespace) -> Any:
-    """A client of its own, as streams change the one that they go through."""
-    from kubernetes.config.kube_config import new_client_from_config_dict
-
-    return new_client_from_config_dict(yaml.safe_load(namespace.kubeconfig), persist_config=False)
-
-
-def execute(namespace: Namespace, pod: str, container: str, command: Sequence[str]) -> subprocess.CompletedProcess[str]:
-    """Run a command in a container to its end, as `kubectl exec` does.
-
-    Raises:
-        LabError: the container cannot be entered.
-    """
-    from kubernetes.client import CoreV1Api
-    from kubernetes.client.exceptions import ApiException
-    from kubernetes.stream import stream
-
-    client = _client(namespace)
-    try:
-        channel = stream(
-            CoreV1Api(client).connect_get_namespaced_pod_exec,
-            pod,
-            namespace.name,
-            container=container,
-            command=list(command),
-            stdin=False,
-            stdout=True,
-            stderr=True,
-            tty=False,
-            _preload_content=False,
-        )
-    except ApiException as error:
-        raise LabError(f"pod {pod} cannot be entered ({error.reason}); see whether it still runs") from error
-    try:
-        channel.run_forever(timeout=120)
-        code = channel.returncode
-        return subprocess.CompletedProcess(
-            list(command), 1 if code is None else code, channel.read_stdout(), channel.read_stderr()
-        )
-    finally:
-        channel.close()
-        channel.sock.shutdown()  # to close is not enough where the API has done so first
-        client.close()
 
 
 def pod_host(services: Services, service: str) -> Any:
@@ -710,6 +679,42 @@ class ClusterFaults(Faults):
         path = f"/apis/apps/v1/namespaces/{space.name}/deployments/{deployment}"
         labels: dict[str, str] = self._namespace.api.request("GET", path)["spec"]["selector"]["matchLabels"]
         return labels
+
+    @contextmanager
+    def shut_out(self, service: str, clients: Sequence[str], replaced: str) -> Iterator[Fault]:
+        """A service whose NetworkPolicy lets some of its clients in no longer while the block runs.
+
+        A policy is about who may connect: what is connected stays so on many networks, until it has to connect again.
+
+        Args:
+            clients: services that run Airflow's image.
+            replaced: the one of them whose pod is deleted meanwhile, so that its successor has to connect.
+        """
+        path = policies(self._namespace.name, self._cluster.workload(service))
+        before = self._namespace.api.request("GET", path)["spec"]["ingress"]
+        (known,) = self._cluster.addresses(service)
+        address = f"{self._cluster.host(service)}:{known.rpartition(':')[2]}"
+
+        def refused(clients: Sequence[str]) -> tuple[str | None, str]:
+            told = {each: answers(partial(self._cluster.run, each), [address])[address] for each in clients}
+            let_in = [each for each, answer in told.items() if not answer]
+            return (None if let_in else str(told)), f"{', '.join(let_in)} get a connection"
+
+        def shut(clients: Sequence[str]) -> str:
+            what = f"{service} to be shut to {', '.join(clients)}"
+            return until(lambda: refused(clients), what=what, timeout=SOON)
+
+        with self._fault(f"{service} shut to {', '.join(clients)}", replaced) as fault:
+            try:
+                self._namespace.patch(path, {"spec": {"ingress": without(before, clients)}})
+                fault.prove("landed", f"{address} is shut: {shut(clients)}")
+                self._end(fault, [self._cluster.service_pod(replaced)], self._delete)
+                yield fault
+                # the successor may have given up, and wait for its next start
+                fault.prove("still shut at the end of the block", shut([each for each in clients if each != replaced]))
+            finally:
+                self._namespace.patch(path, {"spec": {"ingress": before}})
+                fault.since = time.time()
 
     @contextmanager
     def quota(self, hard: Mapping[str, str]) -> Iterator[Callable[[Mapping[str, str]], None]]:

@@ -15,8 +15,7 @@ from typing import TYPE_CHECKING
 
 from labs.errors import LabError
 from labs.waiting import until
-from scenarios.faulting_kubernetes import execute
-from scenarios.pods import Namespace, moment
+from scenarios.pods import Namespace, execute, moment
 
 if TYPE_CHECKING:
     from labs.cluster import Object

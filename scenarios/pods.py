@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -372,6 +373,51 @@ class Namespace:
             yield history
         finally:
             history.close()
+
+
+def client_of(namespace: Namespace) -> Any:
+    """A client of its own, as streams change the one that they go through."""
+    from kubernetes.config.kube_config import new_client_from_config_dict
+
+    return new_client_from_config_dict(yaml.safe_load(namespace.kubeconfig), persist_config=False)
+
+
+def execute(namespace: Namespace, pod: str, container: str, command: Sequence[str]) -> subprocess.CompletedProcess[str]:
+    """Run a command in a container to its end, as `kubectl exec` does.
+
+    Raises:
+        LabError: the container cannot be entered.
+    """
+    from kubernetes.client import CoreV1Api
+    from kubernetes.client.exceptions import ApiException
+    from kubernetes.stream import stream
+
+    client = client_of(namespace)
+    try:
+        channel = stream(
+            CoreV1Api(client).connect_get_namespaced_pod_exec,
+            pod,
+            namespace.name,
+            container=container,
+            command=list(command),
+            stdin=False,
+            stdout=True,
+            stderr=True,
+            tty=False,
+            _preload_content=False,
+        )
+    except ApiException as error:
+        raise LabError(f"pod {pod} cannot be entered ({error.reason}); see whether it still runs") from error
+    try:
+        channel.run_forever(timeout=120)
+        code = channel.returncode
+        return subprocess.CompletedProcess(
+            list(command), 1 if code is None else code, channel.read_stdout(), channel.read_stderr()
+        )
+    finally:
+        channel.close()
+        channel.sock.shutdown()  # to close is not enough where the API has done so first
+        client.close()
 
 
 def _belongs(pod: Object, run: Run) -> bool:

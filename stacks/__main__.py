@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from urllib.parse import urlsplit
 
 import pulumi
 
 from components.airflow import check_options
+from components.database import SQL, check_url
 from components.platforms.base import Platform
 from components.platforms.process.platform import ProcessPlatform
 from labs.paths import run_directory
@@ -37,9 +39,11 @@ def _kubernetes(config: pulumi.Config, lab: Lab) -> Platform:
     home, (kind, _, context) = run_directory(pulumi.get_stack()), check_cluster(config.get("cluster") or "kind")
     extras = config.get_object("extras") or ()
     measured, counted = "metrics-server" in extras, "keda" in extras
+    url = config.get("database_url")
+    database = urlsplit(check_url(url)).port or SQL.number if url else None
     if kind == "context":
         theirs = ContextCluster(context, spread=bool(lab.spares()), measured=measured, counted=counted)
-        return KubernetesPlatform(home, theirs, lab.spares())
+        return KubernetesPlatform(home, theirs, lab.spares(), database=database)
     dedicated = config.get_bool("dedicated") or False
     cluster = KindCluster(home, dedicated=dedicated, port=config.get_int("api_port"))
     source, _ = images.chosen() if measured or counted else ("packages", "")
@@ -50,7 +54,7 @@ def _kubernetes(config: pulumi.Config, lab: Lab) -> Platform:
     if measured:
         MetricsServer(cluster.kubeconfig, image("metrics-server"))
     counting = [Keda(cluster.kubeconfig, image("keda"), image("keda-adapter"))] if counted else []
-    return KubernetesPlatform(home, cluster, lab.spares(), counting)
+    return KubernetesPlatform(home, cluster, lab.spares(), counting, database)
 
 
 PLATFORMS: Mapping[str, Callable[[pulumi.Config, Lab], Platform]] = {

@@ -92,9 +92,11 @@ def build(lab: Lab, platform: Platform, settings: Settings) -> dict[str, pulumi.
     if not settings.database_url:
         check_connections(connections(lab, options), CLIENTS if pooled else CONNECTIONS - RESERVED)
     secrets = LabSecrets("secrets", settings.rotation)
+    users = (*ROLES, *(["worker"] if lab.workers else []))  # of these, Celery's workers have results to write down
+    callers = ("migration", *(["pgbouncer"] if pooled else users))
     database = MetadataDatabase(
         "metadata-database",
-        MetadataDatabaseArgs(platform, secrets.database_password, settings.database_url),
+        MetadataDatabaseArgs(platform, secrets.database_password, callers, settings.database_url),
     )
     dags = DagFolder("dags", DagFolderArgs(platform, lab.sections))
     home = platform.file("airflow.cfg", settings_file(), pulumi.ResourceOptions())
@@ -109,7 +111,7 @@ def build(lab: Lab, platform: Platform, settings: Settings) -> dict[str, pulumi.
         Broker("broker", BrokerArgs(platform, LabSecrets("broker-secrets").broker_password)) if lab.workers else None
     )
     logs = LogStore("log-store", LogStoreArgs(platform, secrets.log_store_password)) if remote else None
-    pool = PgBouncer("pgbouncer", PgBouncerArgs(platform, secrets.database_password)) if pooled else None
+    pool = PgBouncer("pgbouncer", PgBouncerArgs(platform, secrets.database_password, users)) if pooled else None
     entrance = replace(HTTP if balanced else API, wanted=settings.api_port)
     names = replica_names(API.service, lab.count("api-server"))
     api_servers = [replace(API, service=name, public=not balanced) for name in names]

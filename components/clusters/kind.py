@@ -53,7 +53,7 @@ def configuration(name: str, *, ports: Sequence[int], folder: Path, built: bool,
     Args:
         ports: of this machine, one for each of `NODE_PORTS`.
         folder: of this machine, that the nodes see under the same path.
-        built: whether the nodes are of this project's image, which brings a network of its own.
+        built: whether the nodes are of this project's image.
         bounded: whether this machine has no CAP_SYS_RESOURCE to give.
     """
     kubelet: dict[str, Any] = {
@@ -76,7 +76,7 @@ def configuration(name: str, *, ports: Sequence[int], folder: Path, built: bool,
         "kind": "Cluster",
         "apiVersion": "kind.x-k8s.io/v1alpha4",
         "name": name,
-        "networking": {"disableDefaultCNI": built, "apiServerAddress": "127.0.0.1"},
+        "networking": {"apiServerAddress": "127.0.0.1"},
         "kubeadmConfigPatches": [yaml.safe_dump(patch) for patch in patches],
         "containerdConfigPatches": containerd,
         "nodes": [

@@ -142,6 +142,8 @@ class ServiceSpec:
             platform can give it one; None runs it as everybody.
         reaches: ports of other services that are all it may reach, where the platform can part it from the others;
             None lets it reach every one.
+        callers: roles whose services may connect to its ports, where the platform can refuse the others, and `task` for
+            tasks in pods of their own; None lets every service and task of the lab.
         grants: what it may ask of the platform itself.
         zone: where it should run, if the platform has a zone of that name.
         autoscaling: how many of it an autoscaler of the platform keeps, all behind its ports; None for one.
@@ -159,6 +161,7 @@ class ServiceSpec:
     stop: Stop = Stop()
     belongings: Sequence[Volume] | None = None
     reaches: Sequence[Port] | None = None
+    callers: Sequence[str] | None = None
     grants: Sequence[Grant] = ()
     zone: str = ""
     autoscaling: Autoscaling | None = None
@@ -266,5 +269,11 @@ class PodPlatform(Platform, Protocol):
     def task_objects(self, settings: str, password: pulumi.Input[str], opts: pulumi.ResourceOptions) -> None:
         """What tasks may mount: a claim `task-data`, and with these contents `task-settings` and `task-credentials`."""
 
-    def task_templates(self, pods: Mapping[str, TaskPod | str], opts: pulumi.ResourceOptions) -> Volume:
-        """A folder of pod templates, by their files' names; those that are text as they are."""
+    def task_templates(
+        self, pods: Mapping[str, TaskPod | str], reaches: Sequence[Port], opts: pulumi.ResourceOptions
+    ) -> Volume:
+        """A folder of pod templates, by their files' names; those that are text as they are.
+
+        Args:
+            reaches: ports of services that are all that the pods may reach.
+        """

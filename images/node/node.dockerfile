@@ -14,7 +14,7 @@ COPY kubeadm kubelet kubectl /usr/bin/
 COPY entrypoint pod-network create-kubelet-cgroup /usr/local/bin/
 COPY kubelet.service pod-network.service /etc/systemd/system/
 COPY containerd.toml /etc/containerd/config.toml
-COPY default-storage.yaml /kind/manifests/default-storage.yaml
+COPY default-cni.yaml default-storage.yaml /kind/manifests/
 COPY version /kind/version
 RUN chmod 0755 /usr/bin/kube* /usr/local/bin/* && \
     systemctl enable containerd.service kubelet.service pod-network.service && \

@@ -4,6 +4,8 @@ Hint: `/proc/<pid>/environ` of a site's worker shows what it was given; `ss -tnp
 """
 
 import json
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -13,11 +15,11 @@ from airflow_client.client import VariableApi
 
 from components.platforms.process import closed_ports
 from labs.airflow import AirflowError
-from labs.daemon import daemon
 from labs.paths import run_directory
 from labs.processes import number
-from scenarios.cutting import CONNECT
+from labs.waiting import until
 from scenarios.machine import remotes
+from scenarios.network import answers, service_address
 from scenarios.observing import Observation
 from scenarios.sites import own_users
 
@@ -26,14 +28,8 @@ pytestmark = pytest.mark.needs(executor="EdgeExecutor")
 DAG = "35_06_05_task_isolation"
 NOTE = "35_06_05_note"
 
-
-def own_network(namespace):
-    """Whether the nodes have the network of this project's node image, which knows nothing of policies."""
-    from components.clusters.kind import POD_NETWORK  # pulumi takes a while to import
-
-    with daemon() as client:
-        there = [each for each in client.containers.list(ignore_removed=True) if each.name in namespace.nodes()]
-        return any(each.exec_run(["test", "-x", POD_NETWORK])[0] == 0 for each in there)
+LISTENING = 8099
+"""A port on which a site listens for as long as the other one tries it."""
 
 
 @pytest.fixture(scope="module")
@@ -186,18 +182,44 @@ def test_a_site_reaches_no_service_but_the_api(services, lab, evidence):
 
 
 @pytest.mark.needs(platform="kubernetes")
-def test_the_network_lets_a_site_reach_the_api_server_alone(lab, services, namespace, evidence):
-    """By address, as names are not needed for it: its NetworkPolicy lets the one through and not the other."""
-    targets = {"api-server": "8080", "metadata-database": "5432"}
-    reached = {
-        name: services.run("site-a", ["python", "-c", CONNECT, services.host(name), port]).returncode == 0
-        for name, port in targets.items()
+def test_the_network_lets_a_site_reach_the_api_server_alone(policies_kept, lab, services, namespace, evidence):
+    """By address, as names are not needed for it: neither the lab's services, nor the cluster, nor the other site."""
+    host, ports = services.host, {"api-server": 8080, "metadata-database": 5432}
+    places = {name: f"{host(name)}:{port}" for name, port in ports.items()}
+    places["Kubernetes API"] = service_address(namespace.beside("default"), "kubernetes:443")
+    places["site-b"] = f"{host('site-b')}:{LISTENING}"
+    own = partial(services.run, "site-b")
+
+    def listens():
+        told = answers(own, [places["site-b"]])[places["site-b"]]
+        return (None if told else True), told or "it listens"
+
+    with ThreadPoolExecutor() as pool:
+        listener = pool.submit(own, ["timeout", "30", "python", "-m", "http.server", str(LISTENING)])
+        until(listens, what="site-b to listen", timeout=20)
+        told = answers(partial(services.run, "site-a"), list(places.values()))
+        assert listens()[0] and not listener.done(), "site-b did not listen for as long as it was tried"
+    found = {name: told[address] or "reached" for name, address in places.items()}
+    evidence("answers to the site", found)
+    assert found.pop("api-server") == "reached", "the site does not reach the API server either: this shows nothing"
+    assert "reached" not in found.values(), f"a site gets further than to the API server: {found}"
+
+
+@pytest.mark.needs(platform="kubernetes")
+def test_nor_does_the_password_help_at_the_right_address(policies_kept, services, evidence):
+    """With the right address and the right password a site is kept from the database, which lets the scheduler in."""
+    url = services.run("scheduler", ["printenv", "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN"]).stdout
+    user, password = url.partition("//")[2].split("@")[0].split(":")
+    host, code = services.host("metadata-database"), "import psycopg2, sys; psycopg2.connect(sys.argv[1])"
+    command = ["python", "-c", code, f"host={host} user={user} dbname=airflow connect_timeout=5"]
+    attempts = {name: services.run(name, command, PGPASSWORD=password) for name in ("scheduler", "site-a")}
+    told = {
+        name: ended.stderr.strip().rpartition("Error: ")[2] if ended.returncode else "accepted"
+        for name, ended in attempts.items()
     }
-    evidence("reached from the site", reached)
-    assert reached["api-server"], "the site does not reach the API server either: this shows nothing"
-    if lab.outputs["cluster"]["kind"] == "kind" and own_network(namespace):
-        pytest.skip("needs a network that keeps NetworkPolicies; that of this project's node image keeps none")
-    assert not reached["metadata-database"]
+    evidence("answers", told)
+    assert told["scheduler"] == "accepted", f"the attempts show nothing: {told}"
+    assert any(each in told["site-a"] for each in ("refused", "timeout expired")), f"the site was answered {told}"
 
 
 def test_what_tasks_share_goes_through_the_api(isolated, told, airflow, evidence):

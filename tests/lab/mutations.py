@@ -735,6 +735,22 @@ _HA = (
     ),
 )
 
+
+@contextmanager
+def _let_in(lab: Lab) -> Iterator[None]:
+    """In each namespace of the lab, one more policy that lets everything in and out."""
+    from scenarios.network import policy
+    from scenarios.pods import Namespace
+
+    namespace = Namespace(lab.outputs)
+    names = {replica["namespace"] for group in lab.outputs["services"].values() for replica in group}
+    spec = {"podSelector": {}, "policyTypes": ["Ingress", "Egress"], "ingress": [{}], "egress": [{}]}
+    with ExitStack() as undo:
+        for name in names:
+            undo.enter_context(policy(namespace.beside(name), "everything", spec))
+        yield
+
+
 _KUBERNETES = (
     Mutation(
         "pods-are-not-what-tasks-ask-for",
@@ -751,6 +767,11 @@ _KUBERNETES = (
         "every-task-may-read-pods",
         {"test_35_08_02": r"may list pods: .*True, .*True"},
         partial(_edited_in_pods, ("35_08_02_debug_k8s_pod_failures",)),
+    ),
+    Mutation(
+        "pods-let-everybody-in",
+        {"test_network_policies": r"a task reaches .*'metadata-database'.*, and needs"},
+        _let_in,
     ),
     Mutation(
         "ended-pods-are-kept",
@@ -945,6 +966,35 @@ def _tasks_start_all_the_same(lab: Lab) -> Iterator[None]:
         yield
 
 
+@contextmanager
+def _shut_again(lab: Lab) -> Iterator[None]:
+    """A policy of the broker that, once changed and taken back, is changed again."""
+    from scenarios.network import policies
+    from scenarios.pods import Namespace
+
+    namespace = Namespace(lab.outputs)
+    path = policies(namespace.name, "airflow-redis")
+
+    def now() -> object:
+        return namespace.api.request("GET", path)["spec"]["ingress"]
+
+    original = now()
+
+    def watch(over: threading.Event) -> None:
+        changed = original
+        while not over.wait(0.3):
+            if (seen := now()) != original:
+                changed = seen
+            elif changed != original:
+                namespace.patch(path, {"spec": {"ingress": changed}})
+
+    try:
+        with _meanwhile(watch):
+            yield
+    finally:
+        namespace.patch(path, {"spec": {"ingress": original}})
+
+
 _CHANGED = Mutation(
     "a-label-is-taken-off-again-and-again",
     {"test_objects_changed": r"tier is gone", "test_lab_upgraded": r"tier is gone"},
@@ -964,6 +1014,16 @@ _CELERY_IN_PODS = (
         "a-worker-that-changes-is-not-given-its-time",
         {"test_lab_upgraded": r"went after \d+ s, with its task"},
         partial(_given_a_second, "compute-1"),
+    ),
+    Mutation(
+        "celery-lets-everybody-in",
+        {"test_network_policies": r"api-server reaches .*'broker'.*, and needs"},
+        _let_in,
+    ),
+    Mutation(
+        "the-broker-stays-shut",
+        {"test_broker_shut_by_policy": r"to recover after broker shut to .*; last state: (compute-1 is|no)"},
+        _shut_again,
     ),
     Mutation(
         "pools-and-plans-are-worked-out-wrongly",
@@ -992,6 +1052,11 @@ _MULTI_IN_PODS = (
 )
 
 _EDGE_IN_PODS = (
+    Mutation(
+        "a-site-goes-anywhere",
+        {"test_35_06_05": r"a site gets further than to the API server: .*'metadata-database': 'reached'"},
+        _let_in,
+    ),
     Mutation(
         "what-is-sent-twice-is-kept-twice-in-a-pod",
         {"test_35_06_03": r"what was sent twice was not kept once"},

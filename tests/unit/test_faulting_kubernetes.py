@@ -12,7 +12,7 @@ from labs.errors import LabError
 from labs.runs import TaskInstance
 from scenarios.cutting import packets
 from scenarios.faulting import Fault, Incarnation
-from scenarios.faulting_kubernetes import ClusterFaults, Drain, KubernetesServices, Pod, as_pod
+from scenarios.faulting_kubernetes import ClusterFaults, Drain, KubernetesServices, Pod, as_pod, without
 
 SERVICES = {
     "scheduler": [
@@ -201,3 +201,13 @@ def test_an_eviction_that_a_budget_forbids_is_asked_for_again() -> None:
     assert drain.evicted["api-server-2"] > at and drain.last > 0
     with pytest.raises(Refused):
         evicting(403)
+
+
+def test_a_policy_without_some_services_lets_the_others_in_as_before() -> None:
+    before = [{"from": [{"podSelector": {"matchLabels": {"tier": "airflow"}}}], "ports": [{"port": 6379}]}]
+    (rule,) = without(before, ["io", "default"])
+    (peer,) = rule["from"]
+    kept_out = {"key": "airflow-executor-labs/service", "operator": "NotIn", "values": ["io", "default"]}
+    assert peer["podSelector"] == {"matchLabels": {"tier": "airflow"}, "matchExpressions": [kept_out]}
+    assert rule["ports"] == before[0]["ports"]
+    assert "matchExpressions" not in before[0]["from"][0]["podSelector"], "what is put back must be as it was"

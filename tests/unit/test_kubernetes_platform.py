@@ -238,15 +238,85 @@ def test_what_airflow_writes_to_is_a_copy(declared: Declared) -> None:
     assert mounts["/lab/passwords"] is False and mounts["/run/lab-files/passwords-json"] is True
 
 
+def chosen(selector: dict[str, Any], pods: dict[str, Any]) -> set[str]:
+    """The names of the pods that a selector chooses. A task's pod has the executor's label, too."""
+    found = set()
+    for name, pod in pods.items():
+        labels = {**pod["metadata"]["labels"], **({"kubernetes_executor": "True"} if name.endswith(".yaml") else {})}
+        asked = selector.get("matchExpressions", ())
+        meets = [each["key"] in labels and labels[each["key"]] in each.get("values", labels.values()) for each in asked]
+        if selector.get("matchLabels", {}).items() <= labels.items() and all(meets):
+            found.add(name)
+    return found
+
+
 def test_nothing_goes_in_or_out_but_what_is_said(declared: Declared) -> None:
     policies = {name: each["spec"] for name, each in declared.pretender.objects("NetworkPolicy")}
     assert policies["airflow-default-deny"] == {"podSelector": {}, "policyTypes": ["Ingress", "Egress"]}
-    (rule,) = policies["airflow-postgresql"]["ingress"]
-    assert rule["ports"] == [{"protocol": "TCP", "port": 5432}] and "from" in rule
+    assert policies["airflow-postgresql"]["ingress"][0]["ports"] == [{"protocol": "TCP", "port": 5432}]
     assert "from" not in policies["airflow-api-server"]["ingress"][0]
     assert policies["airflow-kubernetes-api"]["podSelector"] == {"matchLabels": {"reaches": "kubernetes-api"}}
     asking = {name for name, pod in declared.pretender.pods() if "reaches" in pod["metadata"]["labels"]}
     assert asking == {"airflow-scheduler", "airflow-api-server"}
+
+
+LET_IN = {
+    ("kubernetes", "airflow-postgresql"): {
+        "api-server",
+        "dag-processor",
+        "run-airflow-migrations",
+        "scheduler",
+        "triggerer",
+    },
+    ("kubernetes", "airflow-log-store"): {"api-server", "scheduler", "triggerer", "worker"},
+    ("celery", "airflow-postgresql"): {
+        *("api-server", "dag-processor", "run-airflow-migrations", "scheduler", "triggerer", "worker"),
+    },
+    ("celery", "airflow-redis"): {"scheduler", "worker"},
+    ("ha", "airflow-postgresql"): {"pgbouncer", "run-airflow-migrations"},
+    ("ha", "airflow-pgbouncer"): {"api-server", "dag-processor", "scheduler", "triggerer", "worker"},
+}
+"""Lab and service → components that get in."""
+
+
+def test_a_service_lets_in_who_uses_it(any_lab: Declared) -> None:
+    pods, seen = dict(any_lab.pretender.pods()), 0
+    for name, policy in any_lab.pretender.objects("NetworkPolicy"):
+        wanted = LET_IN.get((any_lab.outputs["lab"], name))
+        if wanted is None or "Ingress" not in policy["spec"]["policyTypes"]:
+            continue
+        (rule,) = policy["spec"]["ingress"]
+        found = {each for peer in rule["from"] for each in chosen(peer["podSelector"], pods)}
+        assert {pods[each]["metadata"]["labels"]["component"] for each in found} == wanted, name
+        assert ("default.yaml" in found) == (name == "airflow-log-store"), name
+        seen += 1
+    assert seen == sum(lab == any_lab.outputs["lab"] and name in pods for lab, name in LET_IN)
+
+
+def test_a_task_reaches_the_api_server_and_the_store_of_its_log(any_lab: Declared) -> None:
+    policies = {name: each["spec"] for name, each in any_lab.pretender.objects("NetworkPolicy")}
+    if "KubernetesExecutor" not in any_lab.outputs["executors"]:
+        assert "airflow-tasks" not in policies
+        return
+    pods = dict(any_lab.pretender.pods())
+    assert chosen(policies["airflow-tasks"]["podSelector"], pods) == {"default.yaml", "small.yaml"}
+    assert not chosen(policies["airflow-inside"]["podSelector"], pods) & {"default.yaml", "small.yaml"}
+    found = {
+        (name, rule["ports"][0]["port"])
+        for rule in policies["airflow-tasks"]["egress"]
+        for name in chosen(rule["to"][0]["podSelector"], pods)
+    }
+    store = {("airflow-log-store", 7070)} if "log-store" in any_lab.outputs["services"] else set()
+    assert found == {("airflow-api-server", 8080)} | store
+
+
+def test_a_database_of_the_users_is_reached_wherever_it_is(tmp_path: Path) -> None:
+    pretender, url = Objects(), "postgresql://airflow:hidden@db.example:6000/airflow"
+    outputs_of("celery", "kubernetes", pretender, tmp_path, cluster="kind", database_url=url)
+    policies = {name: each["spec"] for name, each in pretender.objects("NetworkPolicy")}
+    assert "airflow-postgresql" not in policies
+    assert policies["airflow-database"]["egress"] == [{"ports": [{"protocol": "TCP", "port": 6000}]}]
+    assert "airflow-default-1" in chosen(policies["airflow-database"]["podSelector"], dict(pretender.pods()))
 
 
 def test_services_are_told_where_testinfra_finds_them(declared: Declared) -> None:

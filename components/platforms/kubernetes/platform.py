@@ -115,6 +115,9 @@ REACHES: Mapping[str, str] = {"reaches": "kubernetes-api"}
 WORKER = "worker"
 """Component and service account of task pods, as in the chart."""
 
+TASKS: Mapping[str, Any] = {"matchLabels": {"kubernetes_executor": "True"}}
+"""What selects the pods of tasks: by the executor's own label, which pods of a user's template have too."""
+
 LARGEST = 2**20
 """Bytes that a ConfigMap holds at most."""
 
@@ -155,12 +158,18 @@ class KubernetesPlatform:
         budgets: roles of which the lab has several, and how many of each a planned disruption must leave. These
             services are spread over zones; without any, a lab has no priorities either.
         counting: what must be there before an autoscaler counts tasks.
+        database: port of a database that is not the lab's own, which services reach wherever it is.
     """
 
     name = "kubernetes"
 
     def __init__(
-        self, home: Path, cluster: Cluster, budgets: Mapping[str, int], counting: Sequence[pulumi.Resource] = ()
+        self,
+        home: Path,
+        cluster: Cluster,
+        budgets: Mapping[str, int],
+        counting: Sequence[pulumi.Resource] = (),
+        database: int | None = None,
     ) -> None:
         self._home = home
         self._counting = counting
@@ -189,6 +198,10 @@ class KubernetesPlatform:
         self._outside: dict[str, pulumi.Output[str]] = {}
         self._priorities: dict[str, pulumi.Output[str]] = {}
         self._policies(self._own, pulumi.ResourceOptions())
+        if database:
+            rule = {"ports": [{"protocol": "TCP", "port": database}]}
+            policy = {"podSelector": self._services(), "policyTypes": ["Egress"], "egress": [rule]}
+            self._make("NetworkPolicy", f"{RELEASE}-database", "database", pulumi.ResourceOptions(), spec=policy)
         for role, least in budgets.items():
             # of several workloads, so that only a number will do: of a share Kubernetes would not know the whole
             # https://kubernetes.io/docs/tasks/run-application/configure-pdb/#arbitrary-controllers-and-selectors
@@ -504,9 +517,14 @@ class KubernetesPlatform:
             "kubernetes_executor.worker_container_tag": reference.apply(lambda name: name.rpartition(":")[2]),
         }
 
-    def task_templates(self, templates: Mapping[str, TaskPod | str], opts: pulumi.ResourceOptions) -> Volume:
+    def task_templates(
+        self, templates: Mapping[str, TaskPod | str], reaches: Sequence[Port], opts: pulumi.ResourceOptions
+    ) -> Volume:
         """A ConfigMap, of which the scheduler sees the latest state for each pod that it makes."""
         self._account(WORKER, (), opts, self._own)
+        egress = [self._to(port) for port in reaches]
+        policy = {"podSelector": dict(TASKS), "policyTypes": ["Egress"], "egress": egress}
+        self._make("NetworkPolicy", f"{RELEASE}-tasks", "tasks", opts, spec=policy)
         text = {name: each if isinstance(each, str) else self._task_pod(each) for name, each in templates.items()}
         name = "pod-templates"
         self._declared[name] = self._config_map(name, f"{ROOT}/{name}", text, opts)
@@ -613,6 +631,14 @@ class KubernetesPlatform:
             "matchExpressions": [{"key": SERVICE, "operator": "Exists"}],
         }
 
+    def _services(self, roles: Sequence[str] | None = None) -> dict[str, Any]:
+        """What selects the services of these roles, or of all; jobs are among them."""
+        found: list[dict[str, Any]] = [{"key": SERVICE, "operator": "Exists"}]
+        if roles is not None:
+            components = sorted(component_of(role) for role in roles)
+            found.append({"key": "component", "operator": "In", "values": components})
+        return {"matchLabels": {"tier": "airflow", "release": self._release}, "matchExpressions": found}
+
     def _priority(self, tier: str) -> dict[str, Any]:
         """What gives a pod its priority, in a lab that has several of a role."""
         if not self._budgets:
@@ -695,10 +721,10 @@ class KubernetesPlatform:
         kind = "NodePort" if any(port.public for port in spec.ports) else "ClusterIP"
         fields = {"type": kind, "selector": dict(labels), "ports": ports}
         self._make("Service", object_name(name), name, opts, spec=fields)
-        peers: dict[str, Any] = {"podSelector": {"matchLabels": {"tier": "airflow", "release": self._release}}}
         rule: dict[str, Any] = {"ports": [{"protocol": "TCP", "port": port.number} for port in spec.ports]}
         if kind == "ClusterIP":
-            rule["from"] = [peers]
+            tasks = [{"podSelector": dict(TASKS)}] if spec.callers is None or "task" in spec.callers else []
+            rule["from"] = [{"podSelector": self._services(spec.callers)}, *tasks]
         policy = {"podSelector": {"matchLabels": dict(labels)}, "policyTypes": ["Ingress"], "ingress": [rule]}
         self._make("NetworkPolicy", object_name(name), name, opts, spec=policy)
 
@@ -715,21 +741,27 @@ class KubernetesPlatform:
         """A namespace for a service that may reach these ports alone, which it knows by the names that all use."""
         space = self._space(f"{self._name}-{slug(name)}", name, opts)
         self._policies(space, opts)
-        lab = {"matchLabels": {"kubernetes.io/metadata.name": self._name}}
         for port in reaches:
             there = object_name(port.service)
             fields = {"type": "ExternalName", "externalName": f"{there}.{self._name}.{DOMAIN}"}
             self._make("Service", there, port.service, opts, space=space, spec=fields)
-            peers = {"namespaceSelector": lab, "podSelector": {"matchLabels": {SERVICE: port.service}}}
-            rule = {"to": [peers], "ports": [{"protocol": "TCP", "port": port.number}]}
-            policy = {"podSelector": {}, "policyTypes": ["Egress"], "egress": [rule]}
+            policy = {"podSelector": {}, "policyTypes": ["Egress"], "egress": [self._to(port)]}
             self._make("NetworkPolicy", there, port.service, opts, space=space, spec=policy)
         return space
 
+    def _to(self, port: Port) -> dict[str, Any]:
+        """The rule of egress to a port of a service of the lab, from whichever namespace."""
+        lab = {"matchLabels": {"kubernetes.io/metadata.name": self._name}}
+        peers = {"namespaceSelector": lab, "podSelector": {"matchLabels": {SERVICE: port.service}}}
+        return {"to": [peers], "ports": [{"protocol": "TCP", "port": port.number}]}
+
     def _policies(self, space: Space, opts: pulumi.ResourceOptions) -> None:
-        """Nothing goes in or out but what follows, and what each service adds; of a service apart, only names."""
+        """Nothing goes in or out but what follows, and what each service adds; of a service apart, only names.
+
+        Services of the lab may try each other, and each says who gets in; what tasks in pods reach is said with them.
+        """
         everybody: dict[str, Any] = {}
-        lab = {"podSelector": {"matchLabels": {"tier": "airflow", "release": self._release}}}
+        lab = {"podSelector": self._services()}
         names = [{"protocol": protocol, "port": 53} for protocol in ("UDP", "TCP")]
         # as clouds, kubeadm, minikube and MicroK8s have it
         api = [{"protocol": "TCP", "port": port} for port in (443, 6443, 8443, 16443)]
