@@ -251,7 +251,7 @@ class _KindProvider(ResourceProvider):
                 return (found if whole else None), f"{len(found)} of {len(containers)} nodes have joined"
 
             known = until(subnets, what=f"the nodes of {name} to join", timeout=180, interval=0.5)
-            if own:
+            if own and not _ready(api)[0]:  # what was written once is there still
                 lines = "".join(f"{node} {subnet}\n" for node, subnet in sorted(known.items()))
                 servers = name_servers(*(path.read_text() for path in RESOLV_CONF if path.is_file()))
                 files = {"/kind/resolv.conf": servers, "/kind/pod-network": lines}

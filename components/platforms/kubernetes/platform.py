@@ -586,7 +586,7 @@ class KubernetesPlatform:
             "command": command,
             "args": list(spec.command),
             "env": pods.variables({**marks(str(self._home), name), **spec.environment}),
-            "resources": pods.resources(spec.image),
+            "resources": pods.resources(spec.image, spec.role),
             "securityContext": SAFE,
             "volumeMounts": [*mounts, *where],
             **pods.ending(stop),

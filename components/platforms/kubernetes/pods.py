@@ -39,10 +39,16 @@ SIZES: Mapping[str, tuple[str, str]] = {"airflow": ("256Mi", "2Gi")}
 """Memory that a service asks for and may take, by image; 64Mi and 512Mi where nothing is said."""
 
 
-def resources(image: str) -> dict[str, Any]:
+SHARES: Mapping[str, str] = {"api-server": "100m"}
+"""CPU that a service asks for, by role; 25m where nothing is said. Where cores are short, as when a lab starts on two,
+who asks for more gets more: all others wait for the API server."""
+
+
+def resources(image: str, role: str) -> dict[str, Any]:
     """Requests and limits of a service."""
     least, most = SIZES.get(image, ("64Mi", "512Mi"))
-    return {"requests": {"cpu": "25m", "memory": least}, "limits": {"cpu": "2", "memory": most}}
+    share = SHARES.get(role, "25m")
+    return {"requests": {"cpu": share, "memory": least}, "limits": {"cpu": "2", "memory": most}}
 
 
 def probes(health: Mapping[str, Any]) -> dict[str, Any]:
