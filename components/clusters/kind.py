@@ -64,6 +64,8 @@ def configuration(name: str, *, ports: Sequence[int], folder: Path, built: bool,
     containerd = []
     if built:
         kubelet["resolvConf"] = "/kind/resolv.conf"  # or CoreDNS would ask itself
+        # as in kind's own image: a folder that says, while nodes run, from where they fetch images
+        containerd.append('[plugins."io.containerd.grpc.v1.cri".registry]\n  config_path = "/etc/containerd/certs.d"\n')
     if bounded:
         kubelet["featureGates"] = {"KubeletInUserNamespace": True}
         containerd.append('[plugins."io.containerd.grpc.v1.cri"]\n  restrict_oom_score_adj = true\n')
