@@ -281,17 +281,18 @@ def test_a_site_scaled_in_its_cluster_and_back(airflow, services, namespace, sit
             begun = probe.wait_for_executions(2)
             scale(1)
             leaving = until(told_to_go, what="a pod to be told to go", timeout=30, interval=0.1)
+            ending = sites.wait(more, lambda site: site.state not in UP, what="told to go", timeout=2 * LOST)
             held = [each.service for each in probe.executions() if not each.ended]
             probe.release()
             gone = sites.wait(more, lambda site: site.state in GONE, what="gone", timeout=2 * LOST)
             with late_fails():
-                run = airflow.wait(probe.run)
+                run = airflow.wait(probe.run, timeout=120)
     finally:
         if more in sites.all():
             sites.forget(more)  # or it would count as one that is lost
     account, done = probe.account(), probe.executions()
     evidence("pods, and what keeps them", there)
-    evidence("the second worker", [vars(joined), vars(gone)])
+    evidence("the second worker", [vars(joined), vars(ending), vars(gone)])
     evidence("executions", [{"task": each.task, "worker": each.service, "ended": each.ended} for each in done])
     evidence("tasks", account)
     assert there == {f"airflow-site-b-{each}": "airflow-site-b" for each in (0, 1)}
