@@ -68,6 +68,8 @@ def stuck(request, lab, airflow, executor, timeline, logs_for_tasks):
         run = airflow.wait(run, 240, watch=watch)
         if history:
             history.wait_quiet(run)
+            for pod in namespace.pods_of(run):
+                namespace.delete("pods", pod["metadata"]["name"], grace=1)
     return Observation(airflow, run, airflow.task_instances(run), looks, history), depths
 
 
