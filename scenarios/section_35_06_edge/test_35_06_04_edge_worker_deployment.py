@@ -309,12 +309,12 @@ def test_a_site_scaled_in_its_cluster_and_back(airflow, services, namespace, sit
 
 
 @pytest.mark.needs(platform=("docker", "kubernetes"), because="on processes every worker is one of this machine")
-def test_a_worker_of_a_machine_outside(airflow, lab, sites, start_probe, requests_since, host, evidence):
+def test_a_worker_of_a_machine_outside(airflow, lab, sites, start_probe, requests_since, evidence):
     """A process of this machine, no container, joins over the published address: its queue's tasks run here.
 
     Hint: the line under `by hand` starts one; its secret is what a site's worker has as AIRFLOW__API_AUTH__JWT_SECRET.
     """
-    secret = host("edge-worker").run('printf %s "$AIRFLOW__API_AUTH__JWT_SECRET"').stdout
+    secret = sites.try_as("site-a", ["sh", "-c", 'printf %s "$AIRFLOW__API_AUTH__JWT_SECRET"']).stdout
     requests, mark = requests_since(), str(run_directory(lab.name))
     try:
         with host_worker(lab.name, lab.outputs, secret, "machine") as worker:
