@@ -33,6 +33,7 @@ DAG = "35_08_01_debug_task_not_starting"
 QUEUE, POOL, NODE = "gpu", "35_08_01_missing", ("disk", "35-08-01")
 CAUSES = {"in_no_pool": "pool_missing", "behind": "upstream"}
 STATES = {"nobody_takes_me": "queued", "in_no_pool": "scheduled", "behind": None}
+LAST_LOOK = "review_scheduler_log"
 RETRIES = "kubernetes_executor.task_publish_max_retries"
 
 
@@ -46,7 +47,7 @@ def causes(executor):
 def stuck(request, lab, airflow, executor, timeline, logs_for_tasks):
     """A run of the DAG, and how many messages waited in the queue that nobody serves at each look.
 
-    Where tasks have pods, a node is given the label that one of them waits for, once `diagnose_run` has looked.
+    Where tasks have pods, a node is given the label that one of them waits for, once the run has been looked at.
     """
     looks, depths, done = [], [], ExitStack()
     workers = executor == "CeleryExecutor"
@@ -56,7 +57,7 @@ def stuck(request, lab, airflow, executor, timeline, logs_for_tasks):
         looks.append(Look(instances, {}))
         if celery:
             depths.append(celery.waiting(QUEUE)[QUEUE])
-        elif not depths and any((ti.task_id, ti.state) == ("diagnose_run", "success") for ti in instances):
+        elif not depths and any((ti.task_id, ti.state) == (LAST_LOOK, "success") for ti in instances):
             depths.append(0)
             node = min(namespace.nodes_with(ZONE, "a") or namespace.nodes())
             done.enter_context(namespace.labelled(node, *NODE))
@@ -131,8 +132,8 @@ def test_the_cures_work(stuck, causes, executor, evidence):
     """After the treatment, and not before, the three run; afterwards it is taken back, and the run still failed."""
     run, depths = stuck
     begun = dict.fromkeys(causes, run.one("treat").started)
-    if executor == "KubernetesExecutor":  # its node has the label since then
-        begun["nobody_takes_me"] = run.one("diagnose_run").ended
+    if executor == "KubernetesExecutor":  # the node has its label since then
+        begun |= dict.fromkeys(("nobody_takes_me", "behind"), run.one(LAST_LOOK).ended)
     rows = [{"task": ti.task_id, "state": ti.state, "started": ti.started} for ti in run.all(*causes)]
     evidence("treatment begun", begun)
     evidence("tasks", rows)
