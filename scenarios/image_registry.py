@@ -23,6 +23,7 @@ from components.clusters.kind import load
 from components.platforms.kubernetes.resources import full_name, image_archive
 from labs.daemon import daemon
 from labs.errors import LabError
+from labs.waiting import until
 
 KIND = "application/vnd.docker."
 
@@ -136,6 +137,12 @@ def lacking(node: str, reference: str) -> Iterator[list[str]]:
         LabError: the node has it still, as something else of the same contents does.
     """
     archive = image_archive(reference)
+
+    def unused() -> tuple[bool | None, str]:
+        found = _in_node(node, "ctr -n k8s.io containers list | awk -v name=\"$1\" '$2 == name'", full_name(reference))
+        return (None if found else True), f"{len(found.splitlines())} containers are of it"
+
+    until(unused, what=f"{node} to run nothing of {reference}", timeout=90, interval=1)  # or its layers would stay
     try:
         with registry(archive, _gateway(node)) as (url, fetched):
             _in_node(node, f'mkdir -p {HOSTS} && printf %s "$1" >{HOSTS}/hosts.toml', f'[host."{url}"]\n')

@@ -50,7 +50,7 @@ RECEIVED = TIME + r".*Task execute_workload\[(?P<message>[0-9a-f-]{36})\] receiv
 STARTED = TIME + r".*\[(?P<message>[0-9a-f-]{36})\] Executing workload.* ti=\w+\(id=UUID\('(?P<ti>[0-9a-f-]{36})'\)"
 ENDED = TIME + r".*Task execute_workload\[(?P<message>[0-9a-f-]{36})\] (?:succeeded|raised)"
 HEARD = (
-    TIME + r".*Received executor event with state (?:success|failed) .*task_id='(?P<task>\w+)',"
+    TIME + r".*Received executor event with state (?P<state>\w+) .*task_id='(?P<task>\w+)',"
     r" run_id='(?P<run>[^']+)', try_number=1,"
 )
 
@@ -117,7 +117,10 @@ def ways(params, run_id):
             elif (found := re.match(ENDED, line)) and found["message"] in messages:
                 messages[found["message"]]["ended"] = seconds(found["time"])
             elif (found := re.match(HEARD, line)) and found["run"] == run_id:
-                heard[found["task"]] = seconds(found["time"])
+                pod = next((each for each in pods.values() if each["task"] == found["task"]), None)
+                # of a pod it is told when it begins, too, and as the end of one the state that the task has by then
+                if "ended" in pod if pod else found["state"] in ("success", "failed"):
+                    heard.setdefault(found["task"], seconds(found["time"]))
             elif (found := re.match(CREATED, line)) and found["run"] == run_id:
                 about = {"task": found["task"], "worker": service, "message": found["pod"]}
                 pods[found["pod"]] = {**about, "received": seconds(found["time"])}

@@ -45,20 +45,21 @@ def test_the_way_of_a_task_in_a_pod_is_in_the_schedulers_log(
         job = f"Creating kubernetes pod for job is {KEY.format(task=task, number=number)}"
         return line(second, f"{job}, with pod name {pod}, annotations: <omitted> [airflow.providers] loc=x.py:1")
 
-    def heard(second: int, task: str, number: int = 1) -> str:
-        key = KEY.format(task=task, number=number)
-        return line(second, f"Received executor event with state success for task instance {key}")
+    def heard(second: int, task: str, state: str) -> str:
+        key = KEY.format(task=task, number=1)
+        return line(second, f"Received executor event with state {state} for task instance {key}")
 
     (tmp_path / "scheduler.log").write_text(
         line(1, "Setting the following tasks to queued state:")
         + f"\t<TaskInstance: d.quick r1 [scheduled] ti_id={'a' * 36}> (try_number=1)\n"
         + created(2, "quick", "d-quick-x1")
         + created(2, "other", "d-other-x1").replace("'r1'", "'r2'")
+        + heard(2, "quick", "queued")
         + line(3, "Event: d-quick-x1 is Running, annotations: <omitted>")
         + line(4, "Event: d-quick-x1 is Running, annotations: <omitted>")
         + line(5, "Event: d-quick-x1 Succeeded, annotations: <omitted>")
         + line(5, "Event: d-other-x1 Succeeded, annotations: <omitted>")
-        + heard(6, "quick")
+        + heard(6, "quick", "running")  # the next try, already
         + created(7, "quick", "d-quick-x2", number=2)
         + line(8, "Event: d-quick-x2 Failed, annotations: <omitted>")
     )
