@@ -308,7 +308,7 @@ def test_a_site_scaled_in_its_cluster_and_back(airflow, services, namespace, sit
     assert [each.service for each in done].count(more) == 1, "a worker that was told to go took another task"
 
 
-@pytest.mark.needs(platform=("docker", "kubernetes"), because="on processes every worker is one of this machine")
+@pytest.mark.needs(platform="kubernetes", because="elsewhere the API server is on this machine, as every worker")
 def test_a_worker_of_a_machine_outside(airflow, lab, sites, start_probe, requests_since, evidence):
     """A process of this machine, no container, joins over the published address: its queue's tasks run here.
 
