@@ -16,10 +16,19 @@ RUN python3 -m venv --without-pip /opt/venv && \
         --python /opt/venv/bin/python --require-hashes --compile-bytecode -r /build/airflow.lock && \
     /build/tools/bin/uv pip check --python /opt/venv/bin/python
 
+FROM builder AS schema
+RUN apt-get install -qq --no-install-recommends postgresql-common >/dev/null && \
+    sed -i 's/^#create_main_cluster.*/create_main_cluster = false/' /etc/postgresql-common/createcluster.conf && \
+    apt-get install -qq --no-install-recommends postgresql-15 >/dev/null
+COPY schema.sh /build/
+USER 50000:0
+RUN sh /build/schema.sh
+
 FROM ${BASE}
 ARG DEBIAN_FRONTEND=noninteractive
 RUN apt-get update -qq && apt-get install -qq --no-install-recommends python3 tzdata >/dev/null && \
     rm -rf /var/lib/apt/lists/* /var/cache/apt/* /var/log/*
 COPY --from=builder /opt/venv /opt/venv
-ENV PATH=/opt/venv/bin:/usr/local/bin:/usr/bin:/bin PYTHONUNBUFFERED=1 HOME=/tmp
+COPY --from=schema /tmp/schema.sql /opt/schema.sql
+ENV PATH=/opt/venv/bin:/usr/local/bin:/usr/bin:/bin PYTHONUNBUFFERED=1 HOME=/tmp AIRFLOW_LAB_SCHEMA=/opt/schema.sql
 USER 50000:0

@@ -12,6 +12,7 @@ import signal
 import sys
 import webbrowser
 from collections.abc import Callable, Iterable
+from gc import freeze
 from inspect import Signature, signature
 from pathlib import Path
 from types import FrameType
@@ -527,4 +528,5 @@ def main() -> None:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = ExitCode.FAILED
+    freeze()  # or Python looks through all that was imported once more before it ends, for up to a second
     sys.exit(code or 0)

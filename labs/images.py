@@ -57,7 +57,7 @@ FOLDERS: Mapping[Source, str] = {"packages": ".", "registry": "registry"}
 """Where in `images/` the recipes are, by source."""
 
 RECIPES: Mapping[str, tuple[str, ...]] = {
-    "airflow": ("airflow.lock",),
+    "airflow": ("airflow.lock", "schema.sh"),
     "postgres": ("postgres-entrypoint.sh",),
     "redis": (),
     "pgbouncer": (),

@@ -364,6 +364,29 @@ class KubernetesServices:
             self._sizes[service] = now
         self._namespace.patch(path, {"spec": {"replicas": replicas}})
 
+    @contextmanager
+    def scaled(self, service: str, replicas: int) -> Iterator[Callable[[int], None]]:
+        """More pods of a service that has one, as `kubectl scale` makes them; gives what scales it again meanwhile.
+
+        Afterwards it is as before, and what the further pods kept is gone.
+        """
+        space, first = self._spaces[service], f"{self._object(service)}-0"
+        try:
+            self._scale(service, replicas)
+            yield lambda number: self._scale(service, number)
+        finally:
+            self._scale(service, 1)
+
+            def alone() -> tuple[bool | None, str]:
+                names = [str(pod["metadata"]["name"]) for pod in self._pods(service)]
+                return (True if names == [first] else None), f"its pods are {', '.join(names)}"
+
+            until(alone, what=f"{service} to have one pod", timeout=90)
+            for claim in space.api.items(space.path("persistentvolumeclaims")):
+                name = str(claim["metadata"]["name"])
+                if self._object(service) in name and not name.endswith(first):
+                    space.delete("persistentvolumeclaims", name)
+
     def _wait_for_none(self, service: str) -> None:
         def none() -> tuple[bool | None, str]:
             names = [str(pod["metadata"]["name"]) for pod in self._pods(service)]

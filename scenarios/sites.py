@@ -89,8 +89,8 @@ class Sites:
         """Wait until a site is as `what` says; one that is not so within `timeout` seconds fails the check."""
 
         def probe() -> tuple[Site | None, str]:
-            site = self.all()[name]
-            return (site if met(site) else None), str(site)
+            site = self.all().get(name)
+            return (site if site and met(site) else None), str(site or "not registered")
 
         with late_fails():
             return until(probe, what=f"{name} to be {what}", timeout=timeout, interval=0.1)

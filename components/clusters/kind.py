@@ -64,6 +64,8 @@ def configuration(name: str, *, ports: Sequence[int], folder: Path, built: bool,
     containerd = []
     if built:
         kubelet["resolvConf"] = "/kind/resolv.conf"  # or CoreDNS would ask itself
+        # as in kind's own image: a folder that says, while nodes run, from where they fetch images
+        containerd.append('[plugins."io.containerd.grpc.v1.cri".registry]\n  config_path = "/etc/containerd/certs.d"\n')
     if bounded:
         kubelet["featureGates"] = {"KubeletInUserNamespace": True}
         containerd.append('[plugins."io.containerd.grpc.v1.cri"]\n  restrict_oom_score_adj = true\n')
@@ -251,7 +253,7 @@ class _KindProvider(ResourceProvider):
                 return (found if whole else None), f"{len(found)} of {len(containers)} nodes have joined"
 
             known = until(subnets, what=f"the nodes of {name} to join", timeout=180, interval=0.5)
-            if own:
+            if own and not _ready(api)[0]:  # what was written once is there still
                 lines = "".join(f"{node} {subnet}\n" for node, subnet in sorted(known.items()))
                 servers = name_servers(*(path.read_text() for path in RESOLV_CONF if path.is_file()))
                 files = {"/kind/resolv.conf": servers, "/kind/pod-network": lines}

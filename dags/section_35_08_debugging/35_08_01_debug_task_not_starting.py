@@ -6,18 +6,23 @@ Before a task runs it passes through three hands. Its state says who holds it, a
 | --- | --- | --- |
 | none | its DAG | the DAG is paused, its run waits for another run, a task before it, `depends_on_past` |
 | `scheduled` | the scheduler | its pool is full or missing, `max_active_tasks`, `[core] parallelism` |
-| `queued` | the executor | no worker takes from its queue, all workers are busy, the broker does not answer |
+| `queued` | the executor, with workers | nobody takes from its queue, all are busy, the broker does not answer |
+| `queued` | the executor, with pods | its creation was refused, no node fits, its image is not to be had |
 
 First of all: does the scheduler run? Without it, nothing passes from hand to hand, and no log line says so.
 
-`diagnose` in this file asks these questions in that order, through the REST API and over the broker, and answers
-with the cause, the fact behind it and the cure. It finds the causes for any run, also where no task can start:
+`diagnose` in this file asks these questions in that order, through the REST API and over the broker, or of Kubernetes,
+and answers with the cause, the fact behind it and the cure. It finds them for any run, also where no task can start:
 
     python 35_08_01_debug_task_not_starting.py DAG_ID RUN_ID     # in the environment of any component
 
 This run has three tasks that do not start: one in a queue that nobody serves, one in a pool that does not exist,
 and one behind the first. `diagnose_run` finds out why, `treat` does what it advises, then they run. The run is
 failed on purpose in the end: a run that needed help is no success.
+
+**With the KubernetesExecutor** queues are nothing but a word: there the first task wants a node with the label
+`disk=35-08-01`, and that cure is yours: `kubectl label node NODE disk=35-08-01`. A task's pod knows no password and may
+ask nobody; those of the tasks that look have the secret and the account for it (`LOOKS`).
 
 **Resources**: `[core] parallelism` counts tasks, queued ones too; how many really run is decided by the slots of the
 workers. The scheduler's log names full pools and reached limits, but says nothing of reached parallelism.
@@ -29,6 +34,7 @@ said of them.
 import json
 import logging
 import os
+import ssl
 import sys
 import time
 import urllib.error
@@ -42,6 +48,12 @@ log = logging.getLogger("airflow.task")
 
 QUEUE, POOL = "gpu", "35_08_01_missing"
 """What nobody serves, and what does not exist."""
+
+NODE = {"disk": "35-08-01"}
+"""Label that no node has."""
+
+ACCOUNT = "/var/run/secrets/kubernetes.io/serviceaccount"
+"""Where a pod that may ask the Kubernetes API finds with what."""
 
 STUCK = ["nobody_takes_me", "behind", "in_no_pool"]
 
@@ -87,6 +99,19 @@ CAUSES = {
         "All slots of the workers of its queue are taken: it waits in the broker.",
         "Wait, or give the queue more slots: another worker, or a larger --concurrency.",
     ),
+    "kubernetes_api": (
+        "The Kubernetes API does not answer who asks here.",
+        "Ask from the scheduler's pod, which may; if it is not answered either, no pod is made.",
+    ),
+    "no_pod": (
+        "The executor has it, and there is no pod of it: its creation was refused, or comes in a moment.",
+        "Read the answer of the API in the scheduler's log: a quota, Pod Security, an account.",
+    ),
+    "no_node": (
+        "Its pod waits: no node fits.",
+        "Label or add a node, free what others hold, or ask for less: the fact says what is missing.",
+    ),
+    "image": ("Its pod waits for its image.", "Correct registry, name and tag; add imagePullSecrets if it is private."),
     "retry": ("It failed, and waits for its next try.", "Wait for its retry_delay; the log of the last try says why."),
     "starting": ("Nothing holds it back.", "Look again: it should start within seconds."),
 }
@@ -187,8 +212,48 @@ def scheduler_held(dag, run, ti):
     return "parallelism", f"{everywhere} tasks are queued or running in all DAGs together"
 
 
-def executor_held(ti):
-    """Cause and fact for a task that the executor has, but no worker runs."""
+def configured_executors():
+    """What a task may call each executor of `[core] executor` → its class; nothing, the default, is the first's."""
+    entries = [entry.strip().rpartition(":") for entry in conf.get("core", "executor").split(",")]
+    classes = {name: path.rpartition(".")[2] for alias, _, path in entries for name in (alias or path, path)}
+    return {None: next(iter(classes.values())), **classes, **{name: name for name in classes.values()}}
+
+
+def pods():
+    """Every task's pod in the namespace of the executor, as Kubernetes shows it to this pod's service account."""
+    place = f"/api/v1/namespaces/{conf.get('kubernetes_executor', 'namespace')}/pods"
+    url = f"https://{os.environ['KUBERNETES_SERVICE_HOST']}:{os.environ['KUBERNETES_SERVICE_PORT']}{place}"
+    request = urllib.request.Request(
+        f"{url}?labelSelector=kubernetes_executor%3DTrue",
+        headers={"Authorization": f"Bearer {Path(ACCOUNT, 'token').read_text()}"},
+    )
+    trusted = ssl.create_default_context(cafile=f"{ACCOUNT}/ca.crt")
+    with urllib.request.urlopen(request, timeout=10, context=trusted) as answer:
+        return json.load(answer)["items"]
+
+
+def pod_held(ti):
+    """Cause and fact for a task that the KubernetesExecutor has, but whose pod does not run."""
+    names = {"dag_id": ti["dag_id"], "run_id": ti["dag_run_id"], "task_id": ti["task_id"]}
+    try:
+        own = [pod for pod in pods() if names.items() <= pod["metadata"].get("annotations", {}).items()]
+    except OSError as error:
+        return "kubernetes_api", str(error)
+    if not own:
+        return "no_pod", f"of {ti['task_id']} there is no pod"
+    name, status = own[-1]["metadata"]["name"], own[-1]["status"]
+    for condition in status.get("conditions", ()):
+        if (condition["type"], condition["status"]) == ("PodScheduled", "False"):
+            return "no_node", f"{name}: {condition.get('message', '')}"
+    for each in status.get("containerStatuses", ()):
+        waiting = each["state"].get("waiting", {})
+        if "Image" in waiting.get("reason", ""):
+            return "image", f"{name}: {waiting['reason']}: {waiting.get('message', '')}"
+    return "starting", f"{name} is {status['phase']}"
+
+
+def worker_held(ti):
+    """Cause and fact for a task that the CeleryExecutor has, but no worker runs."""
     try:
         there, waiting = workers(), depth(ti["queue"])
     except ConnectionError as error:
@@ -210,7 +275,8 @@ def diagnose(dag_id, run_id, *task_ids):
         if ti["state"] in ENDED or (task_ids and ti["task_id"] not in task_ids):
             continue
         if ti["state"] == "queued":
-            cause, fact = executor_held(ti)
+            in_a_pod = configured_executors().get(ti["executor"]) == "KubernetesExecutor"
+            cause, fact = pod_held(ti) if in_a_pod else worker_held(ti)
         elif ti["state"] == "up_for_retry":
             cause, fact = "retry", f"try {ti['try_number']} ended at {ti['end_date']}"
         else:
@@ -219,6 +285,31 @@ def diagnose(dag_id, run_id, *task_ids):
         found = {"cause": cause, "meaning": meaning, "fact": fact, "cure": cure}
         rows.append({"task": ti["task_id"], "state": ti["state"], **found})
     return rows
+
+
+def of_pods():
+    """The `executor_config` of a pod that no node takes, and of one that may look; nothing where tasks have none."""
+    if configured_executors()[None] != "KubernetesExecutor":
+        return {}, {}
+    from kubernetes.client import models as k8s  # takes seconds: not where nobody needs it
+
+    def pod(metadata=None, mounts=None, **spec):
+        base = k8s.V1Container(name="base", volume_mounts=mounts)
+        return {"pod_override": k8s.V1Pod(metadata=metadata, spec=k8s.V1PodSpec(containers=[base], **spec))}
+
+    secret = k8s.V1Volume(name="passwords", secret=k8s.V1SecretVolumeSource(secret_name="airflow-passwords-json"))
+    place = conf.get("core", "simple_auth_manager_passwords_file").rpartition("/")[0]
+    looks = pod(
+        metadata=k8s.V1ObjectMeta(labels={"reaches": "kubernetes-api"}),  # the network policy lets such pods through
+        mounts=[k8s.V1VolumeMount(name="passwords", mount_path=place, read_only=True)],
+        volumes=[secret],
+        service_account_name="airflow-pod-reader",
+        automount_service_account_token=True,
+    )
+    return pod(node_selector=NODE), looks
+
+
+WAITS, LOOKS = of_pods()
 
 
 @dag(
@@ -237,10 +328,10 @@ def diagnose(dag_id, run_id, *task_ids):
     doc_md=__doc__,
 )
 def debug_task_not_starting():
-    @task(queue=QUEUE)
+    @task(queue=QUEUE, executor_config=WAITS)
     def nobody_takes_me():
-        """Is sent to a queue from which no worker takes tasks."""
-        log.info("Somebody serves my queue now.")
+        """Is sent to a queue from which no worker takes tasks, or has a pod that no node takes."""
+        log.info("Somebody takes me now.")
 
     @task(pool=POOL)
     def in_no_pool():
@@ -252,7 +343,7 @@ def debug_task_not_starting():
         """Comes after a task that does not start."""
         log.info("The task before me has ended.")
 
-    @task
+    @task(executor_config=LOOKS)
     def diagnose_run(params=None, ti=None):
         """Waits until nothing moves any more, and says of each task why it does not start."""
         before, since, deadline = [], time.monotonic(), time.monotonic() + 120
@@ -287,19 +378,20 @@ def debug_task_not_starting():
         log.info("It said: %s", said["refused"])
         return said
 
-    @task(trigger_rule="all_done")
+    @task(trigger_rule="all_done", executor_config=LOOKS)
     def treat():
         """Does what was advised: this worker takes from the queue too, and the pool is created."""
         from airflow.providers.celery.executors.celery_executor_utils import app
 
         if app.current_task is None:
-            log.warning("No Celery worker runs this task, so there is no queue to serve: run it in the lab celery.")
+            log.warning("No Celery worker runs this task, so there is no queue to serve.")
+            log.warning("A node is for you to label: kubectl label node NODE %s=%s", *next(iter(NODE.items())))
         else:
             app.control.add_consumer(QUEUE, destination=[app.current_task.request.hostname], reply=True)
         api("POST", "pools", {"name": POOL, "slots": 1}, found=[409])
         return time.time()
 
-    @task(trigger_rule="all_done")
+    @task(trigger_rule="all_done", executor_config=LOOKS)
     def tidy_up():
         """Takes the treatment back."""
         from airflow.providers.celery.executors.celery_executor_utils import app

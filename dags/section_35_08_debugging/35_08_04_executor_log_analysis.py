@@ -4,7 +4,7 @@ A task that runs on a Celery worker leaves its way in three logs, each with a na
 
 | log | written by | names the task by |
 | --- | --- | --- |
-| the scheduler's | `airflow scheduler` | task, run and `ti_id` |
+| the scheduler's | `airflow scheduler` | task, run and `ti_id`; the name of a pod |
 | the worker's | `airflow celery worker` | the id of the Celery message, once beside `ti_id` |
 | the task's own | the task, one file for each try | its place: `dag_id=…/run_id=…/task_id=…/attempt=1.log` |
 
@@ -17,6 +17,11 @@ was queued, received, started, ended, and when the scheduler heard of the end. T
 | received ▶ started | the worker holds more messages than it has processes, or its machine is overloaded |
 | started ▶ ended | the task's own work; `times` lists it from the tasks' logs |
 | ended ▶ heard | the scheduler is busy, or the result backend is slow |
+
+**With the KubernetesExecutor** one log has it all, for the executor is part of the scheduler: it says when it created a
+pod, and what its watch saw of it. The joint is the line *Creating kubernetes pod*, which has the task and the pod's
+name: received is *created*, started is *Running*, ended *Succeeded* or *Failed*. The log of a task goes with its pod:
+`times` and `errors` find none of the others'.
 
 `errors` looks for patterns that tell what *kind* of failure it was; a list of your own is worth more than any tool.
 
@@ -45,9 +50,15 @@ RECEIVED = TIME + r".*Task execute_workload\[(?P<message>[0-9a-f-]{36})\] receiv
 STARTED = TIME + r".*\[(?P<message>[0-9a-f-]{36})\] Executing workload.* ti=\w+\(id=UUID\('(?P<ti>[0-9a-f-]{36})'\)"
 ENDED = TIME + r".*Task execute_workload\[(?P<message>[0-9a-f-]{36})\] (?:succeeded|raised)"
 HEARD = (
-    TIME + r".*Received executor event with state (?:success|failed) .*task_id='(?P<task>\w+)',"
+    TIME + r".*Received executor event with state (?P<state>\w+) .*task_id='(?P<task>\w+)',"
     r" run_id='(?P<run>[^']+)', try_number=1,"
 )
+
+CREATED = (
+    TIME + r".*Creating kubernetes pod for job is .*task_id='(?P<task>\w+)', run_id='(?P<run>[^']+)', try_number=1,"
+    r".*with pod name (?P<pod>[^\s,]+)"
+)
+SEEN = TIME + r".*Event: (?P<pod>\S+) (?:is )?(?P<phase>Running|Succeeded|Failed),"
 
 PATTERNS = {
     r"ConnectionRefusedError|Connection refused": "another system is down, or its address is wrong",
@@ -88,7 +99,7 @@ def task_logs(ti):
 
 def ways(params, run_id):
     """The way of each task's first try through the logs of scheduler and workers, of those whose end was heard."""
-    rows, messages, heard = {}, {}, {}
+    rows, messages, heard, pods = {}, {}, {}, {}
     for service, lines in service_logs(params).items():
         queued, received = None, {}
         for line in lines:
@@ -106,10 +117,21 @@ def ways(params, run_id):
             elif (found := re.match(ENDED, line)) and found["message"] in messages:
                 messages[found["message"]]["ended"] = seconds(found["time"])
             elif (found := re.match(HEARD, line)) and found["run"] == run_id:
-                heard[found["task"]] = seconds(found["time"])
+                pod = next((each for each in pods.values() if each["task"] == found["task"]), None)
+                # of a pod it is told when it begins, too, and as the end of one the state that the task has by then
+                if "ended" in pod if pod else found["state"] in ("success", "failed"):
+                    heard.setdefault(found["task"], seconds(found["time"]))
+            elif (found := re.match(CREATED, line)) and found["run"] == run_id:
+                about = {"task": found["task"], "worker": service, "message": found["pod"]}
+                pods[found["pod"]] = {**about, "received": seconds(found["time"])}
+            elif (found := re.match(SEEN, line)) and found["pod"] in pods:
+                step = "started" if found["phase"] == "Running" else "ended"
+                pods[found["pod"]].setdefault(step, seconds(found["time"]))
     for each in messages.values():
         rows.get(each.pop("ti"), {}).update(each)
+    by_task = {each["task"]: each for each in pods.values()}
     for row in rows.values():
+        row |= by_task.get(row["task"], {})
         row |= {"heard": heard[row["task"]]} if row["task"] in heard else {}
     return [row for row in rows.values() if all(step in row for step in STEPS)]
 

@@ -57,6 +57,10 @@ LOOKS = 5
 HOPELESS = frozenset({"CreateContainerConfigError", "ErrImageNeverPull", "InvalidImageName", "CrashLoopBackOff"})
 """Reasons for which a container waits that time does not cure."""
 
+TWICE = frozenset({"PersistentVolume"})
+"""Kinds that must look ready twice: its controller tells others of it a moment before it has noted it itself, and a
+claim that comes in between is looked at again only after 15 s."""
+
 Seen = tuple[bool | None, str]
 """Whether an object is ready, None while it is not, and what was seen."""
 
@@ -338,11 +342,16 @@ def wait_ready(api: Cluster, made: Object, after: float = 0.0) -> None:
     if ready is None or (metadata.get("annotations") or {}).get(SKIP_AWAIT) == "true":
         return
 
+    looks = 2 if made["kind"] in TWICE else 1
+
     def seen() -> Seen:
+        nonlocal looks
         found = _found(api, made)
         if found is None:
             raise LabError(f"the {_told(made)} went away while it was made; run `up` again")
-        return ready(api, found)
+        done, state = ready(api, found)
+        looks -= bool(done)
+        return (None if looks else done), state
 
     timeout, what = TIMEOUT + after, f"the {_told(made)}"
     until(seen, what=what, timeout=timeout, interval=0.25, detail=lambda: _trouble(api, made)[1])

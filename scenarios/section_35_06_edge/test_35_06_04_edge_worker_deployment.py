@@ -6,14 +6,18 @@ Hint: `airflow edge list-workers`, or Admin → Edge Worker, shows the state, qu
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
+import psutil
 import pytest
 
+from components.platforms.kubernetes.names import SERVICE
 from labs.paths import run_directory
-from labs.processes import number
+from labs.processes import marked, number
 from labs.runs import TaskInstance
 from labs.waiting import until
 from scenarios.faulting import late_fails
+from scenarios.host_worker import NAME, host_worker
 from scenarios.judge import intervals, max_concurrent, sequential
 from scenarios.observing import Look, Observation
 from scenarios.sites import LOST, UP, Site, own_users
@@ -32,6 +36,11 @@ def accelerators(host):
     """What the machine has of GPUs and TPUs."""
     kinds = {"nvidia[0-9]*": "GPU", "kfd": "GPU", "accel*": "TPU"}
     return sorted({kind for files, kind in kinds.items() if host.run(f"ls -d /dev/{files}").rc == 0})
+
+
+def namespaces(process):
+    """The kernel's namespaces in which a process runs: those of this machine, or of a container."""
+    return {kind: Path(f"/proc/{process.pid}/ns/{kind}").readlink() for kind in ("pid", "net", "mnt")}
 
 
 @dataclass(frozen=True)
@@ -246,3 +255,98 @@ def test_a_site_more_takes_its_share(lab, run_dag, sites, evidence):
     assert {ti.hostname for ti in jobs} == {"site-b", "site-c"} == set(told["sites"])
     assert max_concurrent(jobs) == 2, "two sites of one job at a time ran no two jobs at once"
     assert {name: sites.worker(name).pid for name in workers} == workers, "another worker was started again for it"
+
+
+@pytest.mark.needs(platform="kubernetes", because="elsewhere a site is one process, which nothing multiplies")
+def test_a_site_scaled_in_its_cluster_and_back(airflow, services, namespace, sites, start_probe, lab, evidence):
+    """`kubectl scale` to 2: a second worker with a name of its own. Back to 1: it ends its task, then signs off.
+
+    Hint: `kubectl -n NAMESPACE scale statefulset/airflow-site-b --replicas=2`; what is to go has the pod's grace.
+    """
+    more = "site-b-1"
+    (space,) = {each["namespace"] for each in lab.outputs["services"]["edge-worker"] if each["name"] == "site-b"}
+
+    def told_to_go():
+        leaving = [pod["metadata"]["name"] for pod in pods() if "deletionTimestamp" in pod["metadata"]]
+        return leaving or None, "no pod is on its way out"
+
+    def pods():
+        return namespace.beside(space).pods(**{SERVICE: "site-b"})
+
+    try:
+        with services.scaled("site-b", 2) as scale:
+            joined = sites.wait(more, lambda site: site.state in UP, what="registered", timeout=START)
+            there = {pod["metadata"]["name"]: pod["metadata"]["ownerReferences"][0]["name"] for pod in pods()}
+            probe = start_probe("probe_site_b")
+            begun = probe.wait_for_executions(2)
+            scale(1)
+            leaving = until(told_to_go, what="a pod to be told to go", timeout=30, interval=0.1)
+            ending = sites.wait(more, lambda site: site.state not in UP, what="told to go", timeout=2 * LOST)
+            held = [each.service for each in probe.executions() if not each.ended]
+            probe.release()
+            gone = sites.wait(more, lambda site: site.state in GONE, what="gone", timeout=2 * LOST)
+            with late_fails():
+                run = airflow.wait(probe.run, timeout=120)
+    finally:
+        if more in sites.all():
+            sites.forget(more)  # or it would count as one that is lost
+    account, done = probe.account(), probe.executions()
+    evidence("pods, and what keeps them", there)
+    evidence("the second worker", [vars(joined), vars(ending), vars(gone)])
+    evidence("executions", [{"task": each.task, "worker": each.service, "ended": each.ended} for each in done])
+    evidence("tasks", account)
+    assert there == {f"airflow-site-b-{each}": "airflow-site-b" for each in (0, 1)}
+    assert joined.queues == ("site_b",)
+    assert {each.service for each in begun} == {"site-b", more}, "two workers did not run one task each"
+    assert leaving == ["airflow-site-b-1"]
+    assert sorted(held) == ["site-b", more], "the worker that was told to go had no task in hand"
+    assert gone.state == "offline", f"the worker that was told to go did not sign off: it is {gone.state}"
+    assert run.state == "success", f"the run ended as {run.state}\n{airflow.explain(run)}"
+    for row in account:
+        assert row["executions started"] == row["completed"] == row["tries"] == 1, f"{row} was not executed just once"
+    assert {ti.hostname for ti in airflow.task_instances(run)} == {"site-b", more}, "Airflow knows other workers"
+    assert [each.service for each in done].count(more) == 1, "a worker that was told to go took another task"
+
+
+@pytest.mark.needs(platform="kubernetes", because="elsewhere the API server is on this machine, as every worker")
+def test_a_worker_of_a_machine_outside(airflow, lab, sites, start_probe, requests_since, evidence):
+    """A process of this machine, no container, joins over the published address: its queue's tasks run here.
+
+    Hint: the line under `by hand` starts one; its secret is what a site's worker has as AIRFLOW__API_AUTH__JWT_SECRET.
+    """
+    secret = sites.try_as("site-a", ["sh", "-c", 'printf %s "$AIRFLOW__API_AUTH__JWT_SECRET"']).stdout
+    requests, mark = requests_since(), str(run_directory(lab.name))
+    try:
+        with host_worker(lab.name, lab.outputs, secret, "machine") as worker:
+            known = sites.all()
+            serving = sorted(name for name, site in known.items() if "machine" in site.queues)
+            probe = start_probe("probe_machine")
+            (first,) = probe.wait_for_executions(1)
+            task = psutil.Process(first.pid)
+            above = [each.pid for each in task.parents()]
+            own = {"its pid": number(task), "its namespaces": namespaces(task)}
+            family = [worker.process, *worker.process.children(recursive=True)]
+            told = " ".join(" ".join([*each.cmdline(), *each.environ().values()]) for each in family)
+            probe.release()
+            with late_fails():
+                run = airflow.wait(probe.run)
+            by_hand, home = worker.by_hand(), worker.home
+        gone = sites.wait(NAME, lambda site: site.state in GONE, what="gone", timeout=2 * LOST)
+    finally:
+        if NAME in sites.all():
+            sites.forget(NAME)  # or it would count as one that is lost
+    asked = [each for each in requests() if f"/edge_worker/v1/worker/{NAME}" in each.path]
+    done = probe.executions()
+    evidence("the worker", [vars(known[NAME]), vars(gone)])
+    evidence("executions", [{"task": each.task, "at": each.service, "pid": each.pid} for each in done])
+    evidence("processes above the first task", above)
+    evidence("by hand", by_hand)
+    assert serving == [NAME], f"the queue machine is served by {serving}"
+    assert worker.process.pid in above, "the task's process is none of the worker's"
+    assert own == {"its pid": first.pid, "its namespaces": namespaces(psutil.Process())}, "it ran in a container"
+    assert {ti.hostname for ti in airflow.task_instances(run)} == {each.service for each in done} == {NAME}
+    assert [(each.try_number, bool(each.ended)) for each in done] == [(1, True)] * 2 and run.state == "success"
+    assert asked, "the lab's API server was not asked by this worker"
+    assert len(secret) > 31 and secret not in told, "an argument or a variable shows the secret"
+    assert gone.state == "offline", f"it did not sign off: it is {gone.state}"
+    assert not marked(mark, NAME) and not home.exists(), "something of it is left"

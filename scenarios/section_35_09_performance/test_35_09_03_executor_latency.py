@@ -11,12 +11,17 @@ from statistics import mean, median
 
 import pytest
 
+from labs import images
 from labs.waiting import until
 from scenarios.faulting import late_fails
+from scenarios.image_registry import lacking
 from scenarios.metering import duration
-from scenarios.pods import moment, spans
+from scenarios.pods import GPU, moment, spans
 
 DAG = "35_09_03_executor_latency"
+MIXED = "35_10_02_mixed_workloads"
+"""Has a task whose pod goes to a node for GPU work, where there is nothing else of a lab."""
+
 ROUNDS = 3
 STAGES = ("handed over", "made ready", "reported", "DAG file")
 
@@ -146,13 +151,19 @@ def test_a_warm_worker_starts_a_task_sooner_than_a_pod(measured, evidence):
     assert median(seconds["CeleryExecutor"]) < median(seconds["KubernetesExecutor"])
 
 
-@pytest.mark.needs(executor="CeleryExecutor")
-def test_a_worker_that_must_start_first_is_slower(lab, airflow, faults, timeline, measured, words, executor, evidence):
-    """A task that finds no worker waits in the broker, then for the worker's start: longer than any with a warm one."""
+@pytest.fixture(scope="module")
+def figures():
+    """What takes long to measure, once for all checks."""
+    return {}
+
+
+def cold_start(figures, lab, airflow, faults, timeline, words, executor):
+    """Seconds from the start of a worker to the first line of a task that had waited for it, and the task's try."""
+    if "cold" in figures:
+        return figures["cold"]
     serving = [worker["name"] for worker in lab.outputs["services"]["worker"] if "default" in worker["queues"]]
     if len(serving) > 1:
         pytest.skip("needs a default queue that one worker serves; where there are two, the other one is warm")
-    warm = starts(measured)["CeleryExecutor"]
     airflow.wait_for_dag(DAG, file=f"{DAG}.py")
 
     def waiting():
@@ -169,10 +180,77 @@ def test_a_worker_that_must_start_first_is_slower(lab, airflow, faults, timeline
         run = airflow.wait(run, timeout=180)
     assert run.state == "success", airflow.explain(run)
     (ti,) = [each for each in airflow.task_instances(run) if each.task_id == task_id]
-    cold = airflow.xcom(ti)["first"] - fault.since
+    figures["cold"] = airflow.xcom(ti)["first"] - fault.since, ti.try_number
+    return figures["cold"]
+
+
+@pytest.mark.needs(executor="CeleryExecutor")
+def test_a_worker_that_must_start_first_is_slower(
+    figures, lab, airflow, faults, timeline, measured, words, executor, evidence
+):
+    """A task that finds no worker waits in the broker, then for the worker's start: longer than any with a warm one."""
+    warm = starts(measured)["CeleryExecutor"]
+    cold, tries = cold_start(figures, lab, airflow, faults, timeline, words, executor)
     evidence("seconds to the first line", {"from the worker's start": cold, "with a warm worker, from queued": warm})
-    assert ti.try_number == 1
+    assert tries == 1
     assert cold > max(warm), "a worker that had to be started first was no slower"
+
+
+def gpu_pod(run_dag, namespace):
+    """A run of 35.10.2: seconds from queued to the first line of its task on a node for GPU work, that pod, and what
+    the kubelet said of its image.
+    """
+    ran = run_dag({"seconds": 0}, dag_id=MIXED, timeout=300)
+    (life,) = [life for life in ran.history.lives(ran.run) if life.task_id == "gpu"]
+    return ran.xcom("gpu")["started"] - ran.one("gpu").queued.timestamp(), life, pulls(ran, namespace)["gpu"]
+
+
+def bars(seconds, width=40):
+    """A row for each of these, with a bar as long as it took."""
+    longest = max(seconds.values())
+    return [
+        {"the task's place": place, "seconds": round(each, 2), "": "█" * max(1, round(width * each / longest))}
+        for place, each in seconds.items()
+    ]
+
+
+@pytest.mark.needs(executor="CeleryExecutor")
+@pytest.mark.needs(executor="KubernetesExecutor")
+@pytest.mark.needs(executor="EdgeExecutor")
+@pytest.mark.needs(cluster="kind", because="elsewhere nodes keep their images")
+def test_start_latency_side_by_side(
+    figures, lab, airflow, faults, timeline, measured, words, executor, run_dag, namespace, evidence
+):
+    """On one cluster, from queued to the first line: a worker that waits, one at a site, a pod; and what each may lack.
+
+    Lacking are the worker itself, counted from its start, and the image of the pod, which its node then fetches from a
+    registry of this machine: as quickly as that can be had.
+    """
+    (node,) = namespace.nodes_with(GPU, "true")
+    reference = images.reference("airflow", images.chosen()[0])
+    there, present, said = gpu_pod(run_dag, namespace)
+    with lacking(node, reference) as fetched:
+        late, absent, told = gpu_pod(run_dag, namespace)
+    cold, _ = cold_start(figures, lab, airflow, faults, timeline, words, executor)
+    found = {name: median(each) for name, each in starts(measured).items()}
+    (pulled,) = [match for match in map(PULLED.search, told) if match]
+    rows = {
+        "CeleryExecutor, a worker that waits": found["CeleryExecutor"],
+        "EdgeExecutor, a site that waits": found["EdgeExecutor"],
+        "KubernetesExecutor, a new pod": found["KubernetesExecutor"],
+        "KubernetesExecutor, on the other node": there,
+        "CeleryExecutor, a worker that must start": cold,
+        "KubernetesExecutor, on the other node, without its image": late,
+    }
+    evidence("seconds to the first line", bars(rows))
+    evidence("what the kubelet said of the image", {"there": said, "absent": told})
+    evidence("fetched by the node", fetched)
+    assert (present.node, absent.node) == (node, node), "the pod of gpu was on another node"
+    assert all("already present on machine" in each for each in said), f"the first pod waited for its image: {said}"
+    assert len(fetched) > 2, f"the node fetched no layer: {fetched}"
+    assert late > duration(pulled["time"]) > 0, "the task did not wait for its image"
+    assert late > there, "a pod without its image started no later"
+    assert min(rows, key=rows.get) in ("CeleryExecutor, a worker that waits", "EdgeExecutor, a site that waits")
 
 
 @pytest.mark.needs(section="35.2")

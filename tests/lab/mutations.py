@@ -280,6 +280,14 @@ EDITS: Mapping[str, tuple[str, str]] = {
 SAME_EXECUTOR = {"35_10_04_disaster_recovery": (", executor=other_executor())", ")")}
 """Another one: the standby works where the primary does."""
 
+IN_PODS = {
+    # a pod that no node takes counts as one that is about to start
+    "35_08_01_debug_task_not_starting": ('("PodScheduled", "False")', '("PodScheduled", "Unknown")'),
+    # what is for a node with a GPU goes anywhere
+    "35_10_02_mixed_workloads": ("    if gpu:\n", "    if gpu and memory:\n"),
+}
+"""And others, which change what pods of tasks are, or what is said of them."""
+
 
 @contextmanager
 def _edited(edits: Mapping[str, tuple[str, str]], lab: Lab) -> Iterator[None]:
@@ -321,7 +329,7 @@ def _copy_instead(link: Path) -> Iterator[None]:
 
 
 @contextmanager
-def _edited_in_pods(dag_ids: tuple[str, ...], lab: Lab) -> Iterator[None]:
+def _edited_in_pods(dag_ids: tuple[str, ...], lab: Lab, edits: Mapping[str, tuple[str, str]] = EDITS) -> Iterator[None]:
     """DAGs with one passage replaced in the ConfigMaps from which the pods of each namespace have their section."""
     from components.dag_folder import section_folders
     from scenarios.changing import parsed
@@ -350,7 +358,7 @@ def _edited_in_pods(dag_ids: tuple[str, ...], lab: Lab) -> Iterator[None]:
 
     with ExitStack() as undo:
         for dag_id, file in files.items():
-            (old, new), original = EDITS[dag_id], file.read_text()
+            (old, new), original = edits[dag_id], file.read_text()
             assert original.count(old) == 1, f"{dag_id} has changed: {old!r} is not in it once"
             undo.callback(put, dag_id, original)
             put(dag_id, original.replace(old, new))
@@ -774,6 +782,16 @@ _KUBERNETES = (
         _let_in,
     ),
     Mutation(
+        "pods-that-wait-count-as-starting",
+        {"test_35_08_01": r"'nobody_takes_me': 'starting'"},
+        partial(_edited_in_pods, ("35_08_01_debug_task_not_starting",), edits=IN_PODS),
+    ),
+    Mutation(
+        "the-executors-log-is-read-in-another-time-zone",
+        {"test_35_08_04": r"'queued': -3[56]\d\d\."},
+        partial(_edited_in_pods, ("35_08_04_executor_log_analysis",)),
+    ),
+    Mutation(
         "ended-pods-are-kept",
         {
             "test_35_04_01": r"the pod was kept",
@@ -1039,6 +1057,11 @@ _CELERY_IN_PODS = (
 
 _MULTI_IN_PODS = (
     Mutation(
+        "gpu-work-goes-anywhere",
+        {"test_35_09_03": r"the pod of gpu was on another node"},
+        partial(_edited_in_pods, ("35_10_02_mixed_workloads",), edits=IN_PODS),
+    ),
+    Mutation(
         "tasks-choose-other-executors-than-pods",
         {
             "test_35_07_01": r"Airflow recorded None for on_CeleryExecutor",
@@ -1051,11 +1074,54 @@ _MULTI_IN_PODS = (
     ),
 )
 
+
+@contextmanager
+def _site_ends_at_once(site: str, lab: Lab) -> Iterator[None]:
+    """A site whose pods have one second to end what they run."""
+    from scenarios.faulting_kubernetes import KubernetesServices
+    from scenarios.pods import Namespace
+    from scenarios.sites import UP, Sites
+
+    namespace = Namespace(lab.outputs)
+    services = KubernetesServices(namespace, lab.outputs["services"])
+    sites = Sites(_airflow(lab), services)
+    (place,) = {each["namespace"] for each in lab.outputs["services"]["edge-worker"] if each["name"] == site}
+    path = f"/apis/apps/v1/namespaces/{place}/statefulsets/airflow-{site}"
+    given = namespace.api.request("GET", path)["spec"]["template"]["spec"]["terminationGracePeriodSeconds"]
+
+    def put(grace: int) -> None:
+        before, old = sites.all()[site], services.service_pod(site).id
+        namespace.patch(path, {"spec": {"template": {"spec": {"terminationGracePeriodSeconds": grace}}}})
+
+        def anew() -> tuple[bool | None, str]:
+            seen = sites.all()[site]
+            fresh = services.service_pod(site).id != old and seen.heartbeat > before.heartbeat and seen.state in UP
+            return (fresh or None), str(seen)
+
+        until(anew, what=f"{site} to be there anew", timeout=120, interval=1)
+
+    try:
+        put(1)
+        yield
+    finally:
+        put(given)
+
+
 _EDGE_IN_PODS = (
     Mutation(
         "a-site-goes-anywhere",
         {"test_35_06_05": r"a site gets further than to the API server: .*'metadata-database': 'reached'"},
         _let_in,
+    ),
+    Mutation(
+        "a-site-has-no-time-to-end",
+        {"test_35_06_04": r"the worker that was told to go did not sign off: it is unknown"},
+        partial(_site_ends_at_once, "site-b"),
+    ),
+    Mutation(
+        "a-site-serves-the-queue-of-the-machine",
+        {"test_35_06_04": r"the queue machine is served by \['host-worker', 'site-b'\]"},
+        partial(_serves, "site-b", "machine"),
     ),
     Mutation(
         "what-is-sent-twice-is-kept-twice-in-a-pod",

@@ -392,6 +392,15 @@ def test_a_volume_is_there_when_its_controller_has_seen_it(api: Api) -> None:
     PROVIDER.create(URN, thing("PersistentVolume"))
 
 
+def test_a_volume_must_be_seen_there_twice(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    looks = list[str]()
+    api.status["PersistentVolume"] = {"phase": "Available"}
+    real = api.found
+    monkeypatch.setattr(api, "found", lambda path: (looks.append(path), real(path))[1])
+    handlers.wait_ready(api, handlers.apply(api, thing("PersistentVolume")))  # type: ignore[arg-type]
+    assert len(looks) == 2
+
+
 def test_what_could_not_be_made_is_not_left(api: Api) -> None:
     api.status["Job"] = {"conditions": [{"type": "Failed", "status": "True", "message": "backoff limit"}]}
     with pytest.raises(LabError, match="backoff limit"):

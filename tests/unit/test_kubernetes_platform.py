@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import shlex
+import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,13 +19,14 @@ from components.log_store import OPTIONS
 from components.platforms.kubernetes import resources
 from components.platforms.kubernetes.names import SERVICE
 from components.platforms.kubernetes.platform import CLUSTER_WIDE, REACHES
-from components.platforms.kubernetes.pods import entry, probes
+from components.platforms.kubernetes.pods import SECRETS, entry, probes
 from components.secrets import NAMES
 from labs.cluster import OWNER
 from labs.engines.base import PROJECT
 from labs.engines.kubernetes import ObjectProvider
 from labs.engines.values import Values, plain_outputs
 from labs.errors import LabError
+from labs.processes import SERVICE_MARK
 from stacks.configuration import unknown_field
 from tests.unit.pretending import Pretender, outputs_of
 
@@ -61,7 +63,10 @@ class Objects(Pretender):
     def pods(self) -> Iterator[tuple[str, dict[str, Any]]]:
         """Name and pod, of every workload and of every template of tasks."""
         for name, each in self.objects("Deployment", "StatefulSet", "Job"):
-            yield name, each["spec"]["template"]
+            pod = each["spec"]["template"]
+            own = [{"name": claim["metadata"]["name"]} for claim in each["spec"].get("volumeClaimTemplates", ())]
+            pod["spec"]["volumes"] += own  # as those of each of its pods
+            yield name, pod
         for _, each in self.objects("ConfigMap"):
             for file, text in each["data"].items():
                 if file.endswith(".yaml"):
@@ -341,6 +346,38 @@ def test_each_probe_has_its_action() -> None:
 
 def test_a_shell_copies_before_the_command_takes_its_place() -> None:
     assert entry({"/a": "/b c"}) == ". /run/lab/secrets; install -m 600 /a '/b c'; exec \"$@\""
+
+
+@pytest.mark.parametrize(
+    ("pod", "said"),
+    [
+        ("airflow-site-b-0", "site-b: airflow -H site-b --pid /lab/site-b-home/x two words"),
+        ("airflow-site-b-12", "site-b-12: airflow -H site-b-12 --pid /lab/site-b-home/x two words"),
+    ],
+)
+def test_a_pod_beyond_the_first_has_a_name_of_its_own(pod: str, said: str) -> None:
+    shell = entry({}, numbered=True).replace(f". {SECRETS}; ", "").replace('exec "$@"', f'echo "${SERVICE_MARK}:" "$@"')
+    command = ["airflow", "-H", "site-b", "--pid", "/lab/site-b-home/x", "two words"]
+    done = subprocess.run(
+        ["/bin/sh", "-c", shell, "site-b", *command],
+        env={"HOSTNAME": pod, SERVICE_MARK: "site-b"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout == f"{said}\n"
+
+
+def test_each_pod_of_a_site_has_a_claim_of_its_own(edge: Declared) -> None:
+    workload = in_namespace(edge, "StatefulSet", "airflow-edge-declared-site-b")["airflow-site-b"]["spec"]
+    (claim,) = workload["volumeClaimTemplates"]
+    (container,) = workload["template"]["spec"]["containers"]
+    assert {each["name"]: each["mountPath"] for each in container["volumeMounts"]}[claim["metadata"]["name"]] == (
+        "/lab/site-b-home"
+    )
+    assert claim["spec"]["accessModes"] == ["ReadWriteOnce"]
+    lab = in_namespace(edge, "StatefulSet", "airflow-edge-declared")
+    assert not [name for name, each in lab.items() if "volumeClaimTemplates" in each["spec"]]
 
 
 def test_services_share_a_folder_of_logs_and_a_task_has_its_own(declared: Declared) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from components.dag_folder import section_folders
-from tests.lab.mutations import EDITS, MUTATIONS, SAME_EXECUTOR
+from tests.lab.mutations import EDITS, IN_PODS, MUTATIONS, SAME_EXECUTOR
 
 ROOT = Path(__file__).parents[2]
 SECTIONS = ("35.1", "35.2", "35.3", "35.4", "35.5", "35.6", "35.7", "35.8", "35.9", "35.10")
@@ -41,7 +41,7 @@ def test_a_fault_has_a_mutation(fault: str) -> None:
     assert (fault in BROKEN) != (fault in NOT_ON_PROCESSES)
 
 
-@pytest.mark.parametrize(("dag_id", "edit"), [*EDITS.items(), *SAME_EXECUTOR.items()])
+@pytest.mark.parametrize(("dag_id", "edit"), [*EDITS.items(), *SAME_EXECUTOR.items(), *IN_PODS.items()])
 def test_an_edit_fits_its_dag(dag_id: str, edit: tuple[str, str]) -> None:
     old, new = edit
     text = DAGS[dag_id].read_text()

@@ -12,7 +12,7 @@ from typing import Any
 
 from components.platforms.kubernetes.names import SERVICE, owner
 from components.platforms.process.inspection import ServiceState
-from labs.cluster import OWNER, Cluster, Object, cluster
+from labs.cluster import OWNER, Cluster, Object, Refused, cluster
 from labs.engines.kubernetes import remove
 from labs.errors import LabError
 
@@ -94,6 +94,10 @@ def show_logs(outputs: Mapping[str, Any], services: Sequence[str], lines: int, f
             list(pool.map(lambda pod: _follow(api, pod), [pods[name] for name in services if name in pods]))
 
 
+UNSTARTED = 400
+"""What the API answers to who asks for the log of a container that is being made."""
+
+
 def read_log(outputs: Mapping[str, Any], service: str, since: float) -> str:
     """The log of a service since a moment, epoch seconds; all that is kept since 0."""
     api, namespaces = _cluster(outputs)
@@ -102,7 +106,12 @@ def read_log(outputs: Mapping[str, Any], service: str, since: float) -> str:
         return "(it has no pod)"
     moment = datetime.fromtimestamp(since, timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
     query: dict[str, Any] = {"sinceTime": moment} if since else {}
-    return api.text("GET", _log(pod), container=_container(pod), **query)
+    try:
+        return api.text("GET", _log(pod), container=_container(pod), **query)
+    except Refused as error:
+        if error.status != UNSTARTED:
+            raise
+        return "(its container has not started)"
 
 
 def _log(pod: Object) -> str:

@@ -193,6 +193,7 @@ class KubernetesPlatform:
         self._copies: dict[str, str] = {}
         self._volumes: set[str] = set()
         self._kept: set[str] = set()
+        self._own_claims: dict[str, list[Any]] = {}
         self._let: set[str] = set()
         self._shared: dict[str, Mounted] = {}
         self._outside: dict[str, pulumi.Output[str]] = {}
@@ -255,6 +256,9 @@ class KubernetesPlatform:
 
     def _claim(self, name: str, space: Space, opts: pulumi.ResourceOptions) -> Mounted:
         spec = {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}}}
+        if space.key:  # there may be more of a service apart, each with a claim of its own
+            self._own_claims.setdefault(space.key, []).append({"metadata": {"name": name}, "spec": spec})
+            return pods.volume(name, {}, [{"mountPath": f"{ROOT}/{name}"}])
         self._make("PersistentVolumeClaim", f"{RELEASE}-{name}", name, opts, space=space, spec=spec)
         source = {"persistentVolumeClaim": {"claimName": f"{RELEASE}-{name}"}}
         return pods.volume(name, source, [{"mountPath": f"{ROOT}/{name}"}])
@@ -351,7 +355,8 @@ class KubernetesPlatform:
     def service(self, name: str, spec: ServiceSpec, opts: pulumi.ResourceOptions) -> Service:
         """A Deployment, or a StatefulSet where it keeps something, with a Service where it listens.
 
-        How many replicas there are of what an autoscaler scales is the autoscaler's alone: no number is applied.
+        How many replicas there are of what an autoscaler scales is the autoscaler's alone: no number is applied. What
+        is apart may be scaled by hand: each pod then has a name and a claim of its own.
         """
         child = pulumi.ResourceOptions(parent=opts.parent)
         labels = {"tier": "airflow", "release": self._release, "component": component_of(spec.role), SERVICE: name}
@@ -363,7 +368,8 @@ class KubernetesPlatform:
         number: dict[str, Any] = {} if scaling else {"replicas": 1}
         fields: dict[str, Any] = {**number, "selector": {"matchLabels": labels}, "template": template}
         if keeps:
-            kind, fields = "StatefulSet", {**fields, "serviceName": object_name(name)}
+            own = {"volumeClaimTemplates": self._own_claims[space.key]} if space.key else {}
+            kind, fields = "StatefulSet", {**fields, "serviceName": object_name(name), **own}
         else:
             kind, fields = "Deployment", {**fields, "strategy": {"type": "Recreate"}}
         workload = self._make(kind, object_name(name), name, opts, labels, space=space, spec=fields)
@@ -585,7 +591,8 @@ class KubernetesPlatform:
         job = isinstance(spec, JobSpec)
         stop = Stop() if isinstance(spec, JobSpec) else spec.stop
         health = (spec.health if isinstance(spec, ServiceSpec) else None) or Health()
-        shell = pulumi.Output.from_input(health.file).apply(lambda file: pods.entry(copies, file))
+        numbered = bool(space.key)  # one that is apart may be scaled by hand
+        shell = pulumi.Output.from_input(health.file).apply(lambda file: pods.entry(copies, file, numbered=numbered))
         command = ["/bin/sh", "-c", shell, name, *ENTRY_POINTS.get(spec.image, ())]
         granted = isinstance(spec, ServiceSpec) and bool(spec.grants)
         scaled = isinstance(spec, ServiceSpec) and spec.autoscaling is not None
@@ -596,7 +603,7 @@ class KubernetesPlatform:
             "command": command,
             "args": list(spec.command),
             "env": pods.variables({**marks(str(self._home), name), **spec.environment}),
-            "resources": pods.resources(spec.image),
+            "resources": pods.resources(spec.image, spec.role),
             "securityContext": SAFE,
             "volumeMounts": [*mounts, *where],
             **pods.ending(stop),
@@ -691,7 +698,8 @@ class KubernetesPlatform:
             keys = [key for key in self._declared if key == each.name or key.startswith(f"{each.name}/")]
             found += [self._mount(key, space) for key in keys]
             copies |= {self._copies[key]: f"{ROOT}/{key}" for key in keys if key in self._copies}
-        return [volume for volume, _ in found], [mount for _, mounts in found for mount in mounts], copies
+        volumes = [volume for volume, _ in found if volume.keys() != {"name"}]  # the others come with each pod
+        return volumes, [mount for _, mounts in found for mount in mounts], copies
 
     def _mount(self, key: str, space: Space) -> Mounted:
         """What was declared, which is made in each namespace where it is wanted."""

@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 import pulumi
 
 from components.platforms.base import Health, Stop
+from labs.processes import SERVICE_MARK
 
 ROOT = "/lab"
 """Where pods see the lab's folders."""
@@ -38,10 +39,16 @@ SIZES: Mapping[str, tuple[str, str]] = {"airflow": ("256Mi", "2Gi")}
 """Memory that a service asks for and may take, by image; 64Mi and 512Mi where nothing is said."""
 
 
-def resources(image: str) -> dict[str, Any]:
+SHARES: Mapping[str, str] = {"api-server": "100m"}
+"""CPU that a service asks for, by role; 25m where nothing is said. Where cores are short, as when a lab starts on two,
+who asks for more gets more: all others wait for the API server."""
+
+
+def resources(image: str, role: str) -> dict[str, Any]:
     """Requests and limits of a service."""
     least, most = SIZES.get(image, ("64Mi", "512Mi"))
-    return {"requests": {"cpu": "25m", "memory": least}, "limits": {"cpu": "2", "memory": most}}
+    share = SHARES.get(role, "25m")
+    return {"requests": {"cpu": share, "memory": least}, "limits": {"cpu": "2", "memory": most}}
 
 
 def probes(health: Mapping[str, Any]) -> dict[str, Any]:
@@ -72,12 +79,20 @@ def seen_of(health: Health) -> pulumi.Output[dict[str, Any]]:
     return pulumi.Output.from_input(dict(vars(health))).apply(probes)
 
 
-def entry(copies: Mapping[str, str], ready: str = "") -> str:
+NUMBERED = (
+    f'n=${{HOSTNAME##*-}}; [ "$n" = 0 ] || {{ export {SERVICE_MARK}="$0-$n"; '
+    'for a; do shift; [ "$a" = "$0" ] && a=$0-$n; set -- "$@" "$a"; done; }'
+)
+"""Gives each pod of a StatefulSet but the first a name of its own: that of its service, with the number of the pod."""
+
+
+def entry(copies: Mapping[str, str], ready: str = "", *, numbered: bool = False) -> str:
     """What the shell of a container does before its command takes its place.
 
     Args:
         copies: by file, where a copy of it is to be.
         ready: file that the command writes once it is ready; what an earlier run has left of it is removed.
+        numbered: whether an argument that is the name of the service is to be that of its pod.
 
     >>> entry({})
     '. /run/lab/secrets; exec "$@"'
@@ -85,7 +100,8 @@ def entry(copies: Mapping[str, str], ready: str = "") -> str:
     pairs = sorted(copies.items())
     made = [f"install -m 600 {shlex.quote(source)} {shlex.quote(target)}" for source, target in pairs]
     stale = [f"rm -f {shlex.quote(ready)}"] if ready else []
-    return "; ".join([f". {SECRETS}", *stale, *made, 'exec "$@"'])
+    named = [NUMBERED] if numbered else []
+    return "; ".join([f". {SECRETS}", *stale, *made, *named, 'exec "$@"'])
 
 
 def ending(stop: Stop) -> dict[str, Any]:

@@ -60,7 +60,7 @@ class _NodeImageProvider(ResourceProvider):
             images.build(props["image"], props["source"])
             lacking = [node for node in wanted if node in props["nodes"] and not _has(node, reference)]
             if lacking:
-                load(lacking, _archive(reference))
+                load(lacking, image_archive(reference))
         else:
             self._check(listed, wanted, reference)
         return CreateResult(reference, {**props, "reference": reference})
@@ -92,7 +92,7 @@ def _has(node: str, reference: str) -> bool:
     return full_name(reference) in done.stdout
 
 
-def _archive(reference: str) -> Path:
+def image_archive(reference: str) -> Path:
     """The image as a file, from the cache: to save it takes longer than to load it."""
     repository, _, tag = reference.rpartition("/")[2].partition(":")
 
