@@ -1084,7 +1084,7 @@ def _site_ends_at_once(site: str, lab: Lab) -> Iterator[None]:
 
     namespace = Namespace(lab.outputs)
     services = KubernetesServices(namespace, lab.outputs["services"])
-    sites = Sites(_airflow(lab), services)
+    sites = Sites(lab.airflow(), services)
     (place,) = {each["namespace"] for each in lab.outputs["services"]["edge-worker"] if each["name"] == site}
     path = f"/apis/apps/v1/namespaces/{place}/statefulsets/airflow-{site}"
     given = namespace.api.request("GET", path)["spec"]["template"]["spec"]["terminationGracePeriodSeconds"]

@@ -51,7 +51,7 @@ def test_node_ports_lead_to_loopback_alone() -> None:
 def test_only_the_built_image_gets_name_servers_of_ours(built: bool) -> None:
     (kubelet,) = map(yaml.safe_load, made(built=built)["kubeadmConfigPatches"])
     assert ("resolvConf" in kubelet) is built
-    assert any("config_path" in patch for patch in found["containerdConfigPatches"]) is built
+    assert any("config_path" in patch for patch in made(built=built)["containerdConfigPatches"]) is built
 
 
 def test_a_machine_without_sys_resource_is_told_to_the_nodes() -> None:
