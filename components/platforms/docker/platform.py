@@ -117,7 +117,7 @@ def _bind(source: pulumi.Input[str], target: str, *, read_only: bool = True) -> 
     return {"type": "bind", "source": source, "target": target, "read_only": read_only}
 
 
-def _bounded(image: Image | None = None) -> dict[str, int]:
+def _bounded(image: Image | None = None) -> dict[str, Any]:
     """What memory a container may take; with both the same there is no swap beside it."""
     most = MEMORY.get(image, 512) if image else 512
     return {"memory": most, "memory_swap": most}
