@@ -78,18 +78,21 @@ def probe_command(health: Mapping[str, Any]) -> list[str]:
     return ["test", "-e", health["file"]] if health["file"] else []
 
 
-MOVES = """\
-read -r main _ </proc/1/task/1/children
+MOVED = """\
 now=$(grep ctxt_switches "/proc/$main/status") || exit 1
 [ "$now" != "$(cat /tmp/.moved 2>/dev/null)" ] || { echo "process $main stands still"; exit 1; }
 echo "$now" >/tmp/.moved
 """
-"""Whether a container's main process has run since this was asked last.
+"""Whether the process `$main` of a container has run since this was asked last.
 
 A service of Airflow that waits for work wakes up every few seconds to look for it, so one that never does is stopped,
 or waits for something that does not answer. A shell sees that by itself, and tells one replica from another.
 Source: https://man7.org/linux/man-pages/man5/proc_pid_status.5.html
 """
+
+
+MOVES = f"read -r main _ </proc/1/task/1/children\n{MOVED}"
+"""`MOVED` of the main process, which init has started."""
 
 
 def still_alive(health: Mapping[str, Any]) -> list[str]:
