@@ -27,8 +27,18 @@ TIMEOUT = 120
 
 
 def started(container: Any) -> datetime:
-    """When a container's present run began."""
-    second, _, fraction = str(container.attrs["State"]["StartedAt"]).rstrip("Z").partition(".")
+    """When a container's present run began; it may have written its first lines a moment before Docker noted it."""
+    return _moment(container.attrs["State"]["StartedAt"])
+
+
+def ended_before(container: Any) -> float | None:
+    """When a container's run before the present one ended, epoch seconds; None for its first."""
+    seconds = _moment(container.attrs["State"]["FinishedAt"]).timestamp()
+    return seconds if seconds > 0 else None
+
+
+def _moment(text: str) -> datetime:
+    second, _, fraction = text.rstrip("Z").partition(".")
     return datetime.fromisoformat(f"{second}+00:00") + timedelta(seconds=float(f"0.{fraction or 0}"))
 
 

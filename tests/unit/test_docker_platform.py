@@ -202,8 +202,8 @@ def test_a_file_is_changed_where_a_container_sees_it(tmp_path: Path) -> None:
     assert not (home / "passwords.json").exists()
 
 
-BEGUN = 1767225600.1
-"""The moment at which `Container` says that it began."""
+ENDED = 1767225600.0
+"""The moment at which `Container` says that its run before ended, a tenth of a second before this one."""
 
 
 class Container:
@@ -213,7 +213,12 @@ class Container:
 
     def __init__(self, *, status: str = "running", code: int = 0, restarts: int = 0, log: str = "", probe: int = 0):
         self.attrs = {
-            "State": {"Status": status, "ExitCode": code, "StartedAt": "2026-01-01T00:00:00.1Z"},
+            "State": {
+                "Status": status,
+                "ExitCode": code,
+                "StartedAt": "2026-01-01T00:00:00.1Z",
+                "FinishedAt": "2026-01-01T00:00:00Z",
+            },
             "RestartCount": restarts,
         }
         self.log, self.probe, self.stopped = log, probe, False
@@ -222,9 +227,11 @@ class Container:
         """Docker starts one with a log of "loop" over and over."""
         self.attrs["RestartCount"] += self.log == "loop"
 
-    def logs(self, *, since: float = BEGUN, tail: int) -> bytes:
-        """A line of a run that ended just before this one began, and what this one says."""
-        return self.log.encode() if since >= BEGUN else f"the run before\n{self.log}".encode()
+    def logs(self, *, since: float | None = ENDED, tail: int) -> bytes:
+        """A line of a run before, and what this one said a moment before Docker noted that it had begun."""
+        if since is not None and since > ENDED:
+            return b""
+        return self.log.encode() if since == ENDED else f"the run before\n{self.log}".encode()
 
     def exec_run(self, _test: list[str]) -> tuple[int, bytes]:
         return self.probe, b"Traceback\nConnection refused"

@@ -19,7 +19,7 @@ from docker.models.containers import Container
 from pulumi.dynamic import CreateResult, DiffResult, Resource, ResourceProvider, UpdateResult
 
 from labs import images
-from labs.daemon import daemon, started
+from labs.daemon import daemon, ended_before
 from labs.errors import LabError
 from labs.waiting import until
 
@@ -215,7 +215,7 @@ def _probe(container: Container, health: Mapping[str, Any], test: list[str]) -> 
     if health.get("log"):
         wanted = str(health["log"])
         # a moment as a number: of a date and time the client makes whole seconds, of which a run before may have a part
-        said = container.logs(since=started(container).timestamp(), tail=2000).decode(errors="replace")
+        said = container.logs(since=ended_before(container), tail=2000).decode(errors="replace")
         return (True, "its log says so") if re.search(wanted, said) else (False, f"its log does not match {wanted} yet")
     if not test:
         return True, "runs"
