@@ -102,7 +102,6 @@ def _tools() -> Iterable[Finding]:
     )
     yield Finding("process platform", "ok", "supervisord, servers from wheels")
     yield from _docker()
-    yield _kubernetes()
 
 
 def _docker() -> Iterable[Finding]:
@@ -166,16 +165,18 @@ def _ports() -> Finding:
     return Finding("ports", verdict, f"{free} of {PORTS.start} to {PORTS.stop - 1} are free", advice)
 
 
-def _labs(redis: Finding) -> Iterable[Finding]:
+def _labs(redis: Finding, kubernetes: Finding) -> Iterable[Finding]:
     for lab in LABS.values():
         what = f"lab {lab.name}"
-        if lab.workers and redis.verdict != "ok":
-            yield Finding(what, "missing", redis.found, redis.advice)
+        needed = [redis] if lab.workers else [kubernetes] if lab.platforms == ("kubernetes",) else []
+        lacking = next((each for each in needed if each.verdict != "ok"), None)
+        if lacking:
+            yield Finding(what, lacking.verdict, lacking.found, lacking.advice)
         else:
             yield Finding(what, "ok", f"runs on {', '.join(lab.platforms)}", f"./lab up {lab.name} --verify")
 
 
 def examine() -> list[Finding]:
     """Look at everything; changes nothing but makes the cache folder."""
-    redis = _redis()
-    return [*_machine(), _ports(), *_tools(), redis, *_optional(), *_labs(redis)]
+    redis, kubernetes = _redis(), _kubernetes()
+    return [*_machine(), _ports(), *_tools(), kubernetes, redis, *_optional(), *_labs(redis, kubernetes)]

@@ -206,15 +206,16 @@ class Lab:
 
         A first `up` that fails takes away what it made, unless `keep`; a later one leaves what was there.
         """
-        if self.asked_platform == "docker" or (self.asked_platform, self.asked_cluster) == ("kubernetes", "kind"):
-            from labs.daemon import daemon
+        kind = (self.asked_platform, self.asked_cluster) == ("kubernetes", "kind")
+        if kind or self.asked_platform == "docker":
+            from labs import images, node_image
 
-            with daemon():  # or nothing is touched
-                pass
-        if self.asked_platform == "docker":
-            from labs import images
+            def tell(line: str) -> None:
+                watch(Event("message", message=line))
 
-            images.build_missing(lambda line: watch(Event("message", message=line)))
+            images.build_missing(tell)  # without a daemon nothing is touched
+            if kind:
+                node_image.choose(tell)  # which takes minutes where it is not there
         fresh = self._claim()
         if not fresh and self._rotates():
             self._hold(watch)

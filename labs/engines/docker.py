@@ -26,6 +26,9 @@ from labs.errors import LabError, UsageError
 Shape = Mapping[str, "Shape"]
 """Names of the properties that are known, and of those in them; a list has the shape of its items."""
 
+PERIOD = 100_000
+"""Microseconds in which a container may use its share of the CPUs; Docker's own."""
+
 _LABELS: Shape = {"label": {}, "value": {}}
 
 
@@ -106,7 +109,7 @@ class NetworkProvider(_Kind):
     """`docker.Network`."""
 
     kind = "network"
-    shape: ClassVar[Shape] = {"name": {}, "labels": _LABELS, "driver": {}, "internal": {}}
+    shape: ClassVar[Shape] = {"name": {}, "labels": _LABELS}
 
     def _found(self, client: Any, name: str) -> Any:
         return next((network for network in client.networks.list(names=[name]) if network.name == name), None)
@@ -114,8 +117,7 @@ class NetworkProvider(_Kind):
     def _make(self, client: Any, name: str, news: Values) -> Any:
         return client.networks.create(
             name,
-            driver=news.get("driver", "bridge"),
-            internal=news.get("internal", False),
+            driver="bridge",
             labels=_labels(news),
             check_duplicate=True,
         )
@@ -143,7 +145,7 @@ class ContainerProvider(_Kind):
     """`docker.Container`: created, and started; whether what runs in it is ready is not asked here."""
 
     kind = "container"
-    in_place = frozenset({"memory", "memorySwap", "restart", "destroyGraceSeconds"})
+    in_place = frozenset({"cpus", "memory", "memorySwap", "restart", "destroyGraceSeconds"})
     shape: ClassVar[Shape] = {
         "name": {},
         "image": {},
@@ -152,7 +154,6 @@ class ContainerProvider(_Kind):
         "command": {},
         "envs": {},
         "user": {},
-        "workingDir": {},
         "init": {},
         "readOnly": {},
         "mustRun": {},
@@ -162,12 +163,12 @@ class ContainerProvider(_Kind):
         "networksAdvanced": {"name": {}, "aliases": {}},
         "mounts": {"type": {}, "source": {}, "target": {}, "readOnly": {}},
         "tmpfs": {"*": {}},
-        "ports": {"internal": {}, "external": {}, "ip": {}, "protocol": {}},
-        "healthcheck": {"tests": {}, "interval": {}, "timeout": {}, "retries": {}, "startPeriod": {}},
+        "ports": {"internal": {}, "external": {}, "ip": {}},
+        "healthcheck": {"tests": {}, "interval": {}, "timeout": {}, "retries": {}},
         "restart": {},
+        "cpus": {},
         "memory": {},
         "memorySwap": {},
-        "shmSize": {},
         "logDriver": {},
         "logOpts": {"*": {}},
         "labels": _LABELS,
@@ -262,7 +263,6 @@ def arguments(news: Values) -> dict[str, Any]:
         "command": news.get("command"),
         "environment": news.get("envs"),
         "user": news.get("user"),
-        "working_dir": news.get("workingDir"),
         "init": news.get("init"),
         "read_only": news.get("readOnly"),
         "cap_add": capabilities.get("adds"),
@@ -275,11 +275,10 @@ def arguments(news: Values) -> dict[str, Any]:
         ],
         "tmpfs": news.get("tmpfs"),
         "ports": {
-            f"{int(port['internal'])}/{port.get('protocol', 'tcp')}": (port.get("ip", "0.0.0.0"), int(port["external"]))
+            f"{int(port['internal'])}/tcp": (port.get("ip", "0.0.0.0"), int(port["external"]))
             for port in news.get("ports", ())
         },
         "healthcheck": health and _health(health),
-        "shm_size": news.get("shmSize") and int(news["shmSize"]) * 2**20,
         "log_config": LogConfig(type=news.get("logDriver", ""), config=news.get("logOpts")),  # "" is the daemon's own
         "labels": _labels(news),
         "stop_signal": news.get("stopSignal"),
@@ -298,18 +297,20 @@ def _limits(news: Values) -> dict[str, Any]:
     """What of a container can be changed while it runs."""
     restart = {"Name": str(news.get("restart", "no")), "MaximumRetryCount": 0}
     memory = {"mem_limit": "memory", "memswap_limit": "memorySwap"}
+    # a number of CPUs that is given whole cannot be changed afterwards, its parts can
+    cpus = {"cpu_period": PERIOD, "cpu_quota": int(float(news["cpus"]) * PERIOD)} if "cpus" in news else {}
     return {
         "restart_policy": restart,
+        **cpus,
         **{key: int(news[name]) * 2**20 for key, name in memory.items() if name in news},
     }
 
 
 def _health(health: Mapping[str, Any]) -> dict[str, Any]:
-    durations = {"interval": "interval", "timeout": "timeout", "start_period": "startPeriod"}
     return {
         "test": health["tests"],
         "retries": int(health.get("retries", 3)),
-        **{key: _nanoseconds(str(health[name])) for key, name in durations.items() if name in health},
+        **{key: _nanoseconds(str(health[key])) for key in ("interval", "timeout") if key in health},
     }
 
 

@@ -15,7 +15,7 @@ from typing import Any
 from pulumi.output import UNKNOWN
 
 from labs import processes
-from labs.cluster import MANAGER, Cluster, Object, Refused, cluster, last_lines, plight
+from labs.cluster import MANAGER, Cluster, Object, Refused, cluster, events, last_lines, plight
 from labs.engines.base import name_of
 from labs.engines.deployment import changed_keys
 from labs.engines.drift import MISSING, Drift, drifts
@@ -360,8 +360,9 @@ def wait_ready(api: Cluster, made: Object, after: float = 0.0) -> None:
 def _trouble(api: Cluster, made: Object) -> tuple[bool, str]:
     """Whether the pods of a workload are beyond hope, and what ails them, with the last lines of their logs."""
     pods = _pods_path(made)
-    hopeless, said = False, []
-    for pod in api.items(pods[0], **pods[1]) if pods else ():
+    found = api.items(pods[0], **pods[1]) if pods else []
+    hopeless, said = False, _not_made(api, made) if pods and not found else []
+    for pod in found:
         wrong = "" if "deletionTimestamp" in pod["metadata"] else plight(api, pod)
         if not wrong:
             continue
@@ -375,6 +376,16 @@ def _trouble(api: Cluster, made: Object) -> tuple[bool, str]:
                 again: dict[str, Any] = {"previous": "true"} if waiting else {}
                 said.append(last_lines(api, metadata["namespace"], metadata["name"], each["name"], **again))
     return hopeless, "\n".join(said)
+
+
+def _not_made(api: Cluster, workload: Object) -> list[str]:
+    """Why a workload has no pod, such as a quota that is used up: of a Deployment it is a condition."""
+    failure = _conditions(workload).get("ReplicaFailure")
+    if failure:
+        return [str(failure["message"])]
+    metadata = workload["metadata"]
+    told = events(api, str(metadata.get("namespace", "")), metadata["name"])
+    return [line for line in told if line.startswith("FailedCreate")][-1:]
 
 
 def _conditions(found: Object) -> dict[str, Object]:

@@ -44,15 +44,18 @@ def test_running_pods_are_adopted_not_repeated(airflow, faults, namespace, start
     evidence("pods", busy.account("work"))
     evidence("label airflow-worker", [{"before": before[uid], "after": after[uid]} for uid in before])
     evidence("seconds after the fault", {"scheduler healthy": fault.down, "adopted": seconds})
-    claim(
-        "if the active scheduler crashes, the standby takes over",
-        "seed 003",
-        "holds",
-        {"pods adopted by the next scheduler (s)": round(seconds, 1), "executed again": 0},
-    )
     assert going >= set(before), "pods ended with their scheduler"
     assert run.state == "success", airflow.explain(run)
     assert {(ti.state, ti.try_number) for ti in ended} == {("success", 1)}
     assert {life.uid for life in busy.lives("work")} == set(before), "other pods were made"
     assert set(busy.executions("work").values()) == {1}, f"executions: {busy.executions('work')}"
     assert {ti.hostname for ti in ended} == {ti.hostname for ti in instances}
+    claim(
+        "if the active scheduler crashes, the standby takes over",
+        "seed 003",
+        "holds",
+        {
+            "pods adopted by the next scheduler (s)": round(seconds, 1),
+            "executed again": sum(again - 1 for again in busy.executions("work").values()),
+        },
+    )

@@ -42,7 +42,7 @@ def steps(name: str, of: str) -> list[Any]:
 
 
 @pytest.mark.parametrize(
-    "kind", ["local", *(pytest.param(each, marks=pytest.mark.long) for each in ("celery", "edge"))]
+    "kind", ["local", *(pytest.param(each, marks=pytest.mark.long) for each in ("celery", "edge", "multi", "ha"))]
 )
 def test_a_lab_in_containers_runs_a_dag_and_goes_without_a_trace(kind: str) -> None:
     name = f"t-docker-{kind}"

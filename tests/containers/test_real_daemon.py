@@ -106,11 +106,12 @@ def test_a_container_lives_and_dies_as_the_platform_asks(home: str, image: str, 
     assert (state.state, state.processes) == ("RUNNING", 3)  # init, sh, sleep
 
     assert not thing.diff(URN, id_, outputs, news).changes
-    more = {**news, "memory": 128.0, "memorySwap": 128.0}
+    more = {**news, "memory": 128.0, "memorySwap": 128.0, "cpus": "0.5"}
     assert thing.diff(URN, id_, outputs, more).changes and not thing.diff(URN, id_, outputs, more).replaces
     thing.update(URN, id_, outputs, more)
     with daemon() as client:
-        assert client.containers.get(id_).attrs["HostConfig"]["Memory"] == 128 * 2**20
+        limits = client.containers.get(id_).attrs["HostConfig"]
+        assert limits["Memory"] == 128 * 2**20 and limits["CpuQuota"] == limits["CpuPeriod"] // 2
         client.containers.get(id_).kill()
     drift = thing.diff(URN, id_, more, more)
     assert drift.changes and not drift.replaces

@@ -199,6 +199,8 @@ def test_memory_changes_in_place_and_an_image_does_not(recorder: Recorder) -> No
     provider.update(URN, id_, olds, container(memory=1024.0, memorySwap=2048.0))
     verb, _, given = recorder.calls[-1]
     assert (verb, given["mem_limit"], given["memswap_limit"]) == ("update", 2**30, 2**31)
+    provider.update(URN, id_, olds, container(cpus="1.5"))
+    assert (recorder.calls[-1][2]["cpu_quota"], recorder.calls[-1][2]["cpu_period"]) == (150_000, 100_000)
     without = {key: value for key, value in olds.items() if key != "memory"}
     assert provider.diff(URN, id_, olds, without).replaces == ("memory",)
 

@@ -75,7 +75,7 @@ def test_every_service_has_a_container_that_cannot_harm(declared: Declared) -> N
         assert inputs["user"] == ("0:0" if owner else "50000:0")
         assert inputs["capabilities"].get("adds", []) == (["CHOWN"] if owner else [])
         assert inputs["networkMode"] == "none" if owner else inputs["networksAdvanced"][0]["aliases"][0] == name
-        assert inputs["memorySwap"] == inputs["memory"] > 0 if not owner else "memory" not in inputs
+        assert inputs["memorySwap"] == inputs["memory"] > 0 and 0 < float(inputs["cpus"]) <= 2
         assert inputs["restart"] == ("unless-stopped" if name in services else "no")
         probe = inputs.get("healthcheck", {})
         assert bool(probe) == (name in services), f"{name} has the probe {probe}"

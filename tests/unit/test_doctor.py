@@ -85,3 +85,29 @@ def test_the_disk_of_docker_is_looked_at(docker: Any, tmp_path: Path, images: in
 def test_the_disk_of_a_daemon_elsewhere_is_not_looked_at(docker: Any) -> None:
     docker(root=Path("/nowhere/docker"))
     assert len(found()) == 1
+
+
+def test_a_lab_that_runs_in_a_cluster_alone_needs_a_way_to_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    @contextmanager
+    def daemon() -> Iterator[Any]:
+        raise LabError("install it")
+        yield
+
+    monkeypatch.setattr(doctor, "daemon", daemon)
+    redis, kubernetes = doctor.Finding("redis", "ok", "7"), doctor._kubernetes()
+    said = {each.what: (each.verdict, each.advice) for each in doctor._labs(redis, kubernetes)}
+    assert said["lab kubernetes"] == ("missing", "install Docker, or use --cluster context:NAME")
+    assert said["lab celery"][0] == said["lab local"][0] == "ok"
+
+
+@pytest.mark.parametrize(
+    ("there", "found"),
+    [
+        (("node:1", "as the test says"), "kind with the node image node:1, as the test says"),
+        (None, f"kind with the node image {doctor.node_image.OFFICIAL}, which is fetched at first"),
+    ],
+)
+def test_the_node_image_of_kind_clusters_is_named(docker: Any, monkeypatch: Any, there: Any, found: str) -> None:
+    docker()
+    monkeypatch.setattr(doctor.node_image, "at_hand", lambda _client: there)
+    assert (doctor._kubernetes().verdict, doctor._kubernetes().found) == ("ok", found)

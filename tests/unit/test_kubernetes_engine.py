@@ -50,6 +50,7 @@ class Api:
     classes: list[Object] = field(default_factory=list)
     calls: list[tuple[str, str, dict[str, Any]]] = field(default_factory=list)
     refuses: str = ""
+    reason: str = "Failed"
     keeps: bool = False
     counter: int = 0
     meanwhile: Callable[[str], None] = lambda _path: None
@@ -72,7 +73,7 @@ class Api:
         if path.endswith("/storageclasses"):
             return self.classes
         if path.endswith("/events"):
-            return [{"reason": "Failed", "message": "no such image", "lastTimestamp": "1"}]
+            return [{"reason": self.reason, "message": "no such image", "lastTimestamp": "1"}]
         return self.pods if path.endswith("/pods") else []
 
     def text(self, method: str, path: str, **query: Any) -> str:
@@ -345,6 +346,17 @@ def test_a_pod_that_cannot_be_is_told_with_its_own_events(api: Api) -> None:
         WaitTimeout, match=r"pod scheduler-1: scheduler: ImagePullBackOff not found; Failed: no such image"
     ):
         PROVIDER.create(URN, DEPLOYMENT)
+
+
+def test_what_has_no_pod_is_told_with_what_refused_it(api: Api) -> None:
+    quota = {"type": "ReplicaFailure", "status": "True", "message": 'pods "scheduler-1" is forbidden: exceeded quota'}
+    api.status["Deployment"] = {"conditions": [quota]}
+    with pytest.raises(WaitTimeout, match=r"available of 1; pods .* is forbidden: exceeded quota"):
+        PROVIDER.create(URN, DEPLOYMENT)
+    api.reason = "FailedCreate"
+    stateful = thing("StatefulSet", spec={"replicas": 1, "selector": {"matchLabels": {"service": "broker"}}})
+    with pytest.raises(WaitTimeout, match=r"; FailedCreate: no such image"):
+        PROVIDER.create(URN, stateful)
 
 
 def test_a_container_that_ends_again_and_again_is_not_waited_for(api: Api) -> None:

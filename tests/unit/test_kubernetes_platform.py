@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import shlex
+import signal
 import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -335,17 +336,37 @@ def test_services_are_told_where_testinfra_finds_them(declared: Declared) -> Non
 
 def test_each_probe_has_its_action() -> None:
     blank: dict[str, Any] = {"http": "", "healthy": [], "tcp": "", "log": "", "file": "", "timeout": 300.0}
-    assert probes(blank) == {} == probes({**blank, "log": "ready"})
+    assert probes(blank) == {}
+    log = probes({**blank, "log": "ready"})
+    assert list(log) == ["livenessProbe"] and "stands still" in log["livenessProbe"]["exec"]["command"][-1]
+    assert log["livenessProbe"]["periodSeconds"] * log["livenessProbe"]["failureThreshold"] >= 180
     assert probes({**blank, "tcp": "broker:6379"})["readinessProbe"]["tcpSocket"] == {"port": 6379}
     http = probes({**blank, "http": "http://api:8080/health"})
     assert http["startupProbe"]["httpGet"] == {"path": "/health", "port": 8080}
     assert http["startupProbe"]["failureThreshold"] * http["startupProbe"]["periodSeconds"] == 300
     assert http["livenessProbe"]["periodSeconds"] * http["livenessProbe"]["failureThreshold"] >= 180
-    assert probes({**blank, "file": "/lab/x"})["startupProbe"]["exec"] == {"command": ["test", "-e", "/lab/x"]}
+    file = probes({**blank, "file": "/lab/x"})
+    assert file["startupProbe"]["exec"] == file["readinessProbe"]["exec"] == {"command": ["test", "-e", "/lab/x"]}
+    assert file["livenessProbe"] == log["livenessProbe"]
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs Linux")
+def test_a_process_that_stands_still_is_not_alive(tmp_path: Path) -> None:
+    blank: dict[str, Any] = {"http": "", "healthy": [], "tcp": "", "log": "ready", "file": "", "timeout": 300.0}
+    command = [each.replace("/tmp/", f"{tmp_path}/") for each in probes(blank)["livenessProbe"]["exec"]["command"]]
+    busy = ["/bin/sh", "-c", entry({}).replace(f". {SECRETS}; ", "").replace("/tmp/", f"{tmp_path}/"), "sh", "yes"]
+    with subprocess.Popen(busy, stdout=subprocess.PIPE) as process:
+        assert process.stdout and process.stdout.readline() == b"y\n"
+        assert subprocess.run(command, check=False).returncode == 0
+        process.stdout.read(2**20)  # it ran since
+        assert subprocess.run(command, check=False).returncode == 0
+        process.send_signal(signal.SIGSTOP)
+        assert [subprocess.run(command, check=False).returncode for _ in range(2)][-1] == 1
+        process.kill()
 
 
 def test_a_shell_copies_before_the_command_takes_its_place() -> None:
-    assert entry({"/a": "/b c"}) == ". /run/lab/secrets; install -m 600 /a '/b c'; exec \"$@\""
+    assert entry({"/a": "/b c"}) == (". /run/lab/secrets; install -m 600 /a '/b c'; echo $$ >/tmp/.main; exec \"$@\"")
 
 
 @pytest.mark.parametrize(
@@ -356,7 +377,12 @@ def test_a_shell_copies_before_the_command_takes_its_place() -> None:
     ],
 )
 def test_a_pod_beyond_the_first_has_a_name_of_its_own(pod: str, said: str) -> None:
-    shell = entry({}, numbered=True).replace(f". {SECRETS}; ", "").replace('exec "$@"', f'echo "${SERVICE_MARK}:" "$@"')
+    shell = (
+        entry({}, numbered=True)
+        .replace(f". {SECRETS}; ", "")
+        .replace("echo $$ >/tmp/.main; ", "")
+        .replace('exec "$@"', f'echo "${SERVICE_MARK}:" "$@"')
+    )
     command = ["airflow", "-H", "site-b", "--pid", "/lab/site-b-home/x", "two words"]
     done = subprocess.run(
         ["/bin/sh", "-c", shell, "site-b", *command],

@@ -8,6 +8,7 @@ write to and without any capability. Secrets come as a file that its shell reads
 
 from __future__ import annotations
 
+import os
 import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -52,6 +53,9 @@ ENTRY_POINTS: Mapping[Image, tuple[str, ...]] = {"postgres": ("docker-entrypoint
 MEMORY: Mapping[Image, int] = {"airflow": 3072}
 """MiB that a container may take at most; 512 where nothing is said."""
 
+CPUS = 2
+"""CPUs that a container may use at most; Docker refuses more than the machine has."""
+
 HTTP_PROBE = """\
 import json, sys, urllib.request
 body = json.load(urllib.request.urlopen(sys.argv[1], timeout=5))
@@ -74,18 +78,21 @@ def probe_command(health: Mapping[str, Any]) -> list[str]:
     return ["test", "-e", health["file"]] if health["file"] else []
 
 
-MOVES = """\
-read -r main _ </proc/1/task/1/children
+MOVED = """\
 now=$(grep ctxt_switches "/proc/$main/status") || exit 1
 [ "$now" != "$(cat /tmp/.moved 2>/dev/null)" ] || { echo "process $main stands still"; exit 1; }
 echo "$now" >/tmp/.moved
 """
-"""Whether a container's main process has run since this was asked last.
+"""Whether the process `$main` of a container has run since this was asked last.
 
 A service of Airflow that waits for work wakes up every few seconds to look for it, so one that never does is stopped,
 or waits for something that does not answer. A shell sees that by itself, and tells one replica from another.
 Source: https://man7.org/linux/man-pages/man5/proc_pid_status.5.html
 """
+
+
+MOVES = f"read -r main _ </proc/1/task/1/children\n{MOVED}"
+"""`MOVED` of the main process, which init has started."""
 
 
 def still_alive(health: Mapping[str, Any]) -> list[str]:
@@ -99,6 +106,7 @@ HARDENED: Mapping[str, Any] = {
     "tmpfs": {"/tmp": "size=512m,mode=1777"},  # noqa: S108 - of the container
     "capabilities": {"drops": ["ALL"]},
     "security_opts": ["no-new-privileges:true"],
+    "cpus": str(min(CPUS, os.cpu_count() or 1)),
     "log_driver": "json-file",
     "log_opts": {"max-size": "10m", "max-file": "2"},
 }
@@ -110,6 +118,12 @@ Mount = Mapping[str, Any]
 
 def _bind(source: pulumi.Input[str], target: str, *, read_only: bool = True) -> Mount:
     return {"type": "bind", "source": source, "target": target, "read_only": read_only}
+
+
+def _bounded(image: Image | None = None) -> dict[str, Any]:
+    """What memory a container may take; with both the same there is no swap beside it."""
+    most = MEMORY.get(image, 512) if image else 512
+    return {"memory": most, "memory_swap": most}
 
 
 def exports(settings: Mapping[str, str]) -> str:
@@ -255,8 +269,7 @@ class DockerPlatform:
                 if port.public
             ],
             healthcheck=None if job else seen.apply(_healthcheck),
-            memory=MEMORY.get(spec.image, 512),
-            memory_swap=MEMORY.get(spec.image, 512),  # with memory: no swap beside it
+            **_bounded(spec.image),
             must_run=not job,
             restart="no" if job else "unless-stopped",
             stop_signal=f"SIG{stop.signal}",
@@ -320,6 +333,7 @@ class DockerPlatform:
             command=[USER, target],
             user="0:0",
             network_mode="none",
+            **_bounded(),
             mounts=[docker.ContainerMountArgs(type="volume", source=volume.name, target=target)],
             must_run=False,
             restart="no",

@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 import pulumi
 
 from components.platforms.base import Health, Stop
+from components.platforms.docker.platform import MOVED
 from labs.processes import SERVICE_MARK
 
 ROOT = "/lab"
@@ -51,12 +52,19 @@ def resources(image: str, role: str) -> dict[str, Any]:
     return {"requests": {"cpu": share, "memory": least}, "limits": {"cpu": "2", "memory": most}}
 
 
+PATIENT: Mapping[str, Any] = {"timeoutSeconds": 20, "failureThreshold": 6}
+
+MAIN = "/tmp/.main"  # noqa: S108 - of the pod
+"""File with the id of a container's main process, which is 1 only where the pod's processes are not shared."""
+
+
 def probes(health: Mapping[str, Any]) -> dict[str, Any]:
-    """The probes of a container; none where only its log tells.
+    """The probes of a container; where only its log tells that it is ready, it is asked for signs of life alone.
 
     Starting takes as long as it may, and a service that once was ready is restarted only after minutes without an
-    answer: on a slow machine that is no sign of death.
+    answer: on a slow machine that is no sign of death. Whose port nobody may ask is alive while it moves.
     """
+    moves = {"exec": {"command": ["sh", "-c", f"read -r main <{MAIN}\n{MOVED}"]}}
     if health["http"]:
         url = urlsplit(health["http"])
         action: dict[str, Any] = {"httpGet": {"path": url.path or "/", "port": url.port}}
@@ -64,13 +72,15 @@ def probes(health: Mapping[str, Any]) -> dict[str, Any]:
         action = {"tcpSocket": {"port": int(str(health["tcp"]).rpartition(":")[2])}}
     elif health["file"]:
         action = {"exec": {"command": ["test", "-e", health["file"]]}}
+    elif health["log"]:
+        return {"livenessProbe": {**PATIENT, **moves, "periodSeconds": 30}}
     else:
         return {}
-    patient = {"timeoutSeconds": 20, "failureThreshold": 6, **action}
+    patient = {**PATIENT, **action}
     return {
         "startupProbe": {**patient, "periodSeconds": 1, "failureThreshold": int(health["timeout"])},
         "readinessProbe": {**patient, "periodSeconds": 10},
-        "livenessProbe": {**patient, "periodSeconds": 30},
+        "livenessProbe": {**patient, **(moves if health["file"] else {}), "periodSeconds": 30},
     }
 
 
@@ -95,13 +105,13 @@ def entry(copies: Mapping[str, str], ready: str = "", *, numbered: bool = False)
         numbered: whether an argument that is the name of the service is to be that of its pod.
 
     >>> entry({})
-    '. /run/lab/secrets; exec "$@"'
+    '. /run/lab/secrets; echo $$ >/tmp/.main; exec "$@"'
     """
     pairs = sorted(copies.items())
     made = [f"install -m 600 {shlex.quote(source)} {shlex.quote(target)}" for source, target in pairs]
     stale = [f"rm -f {shlex.quote(ready)}"] if ready else []
     named = [NUMBERED] if numbered else []
-    return "; ".join([f". {SECRETS}", *stale, *made, *named, 'exec "$@"'])
+    return "; ".join([f". {SECRETS}", *stale, *made, *named, f"echo $$ >{MAIN}", 'exec "$@"'])
 
 
 def ending(stop: Stop) -> dict[str, Any]:
