@@ -63,7 +63,7 @@ def test_a_lab_in_containers_runs_a_dag_and_goes_without_a_trace(kind: str) -> N
         assert changes == []
         states = json.loads(lab("status", name, "--json"))["services"]
         assert {state["state"] for state in states} == {"RUNNING"}
-        assert "scheduler" in lab("logs", name, "scheduler", "-n", "5")
+        assert "scheduler" in lab("logs", name, outputs["services"]["scheduler"][0]["name"], "-n", "5")
     finally:
         begun = time.monotonic()
         lab("down", name)

@@ -99,7 +99,8 @@ def _publishes(lab: Lab) -> Iterator[None]:
     from labs.daemon import OWNER, daemon
 
     with daemon() as client:
-        scheduler = client.containers.get(f"airflow-lab-{lab.name}-scheduler")
+        one = lab.outputs["services"]["scheduler"][0]["name"]
+        scheduler = client.containers.get(f"airflow-lab-{lab.name}-{one}")
         made = client.containers.run(
             scheduler.image,
             ["sleep", "600"],
