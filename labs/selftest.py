@@ -7,7 +7,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 from rich.markup import escape
@@ -16,6 +16,7 @@ from rich.table import Table
 from labs.console import duration, err, out
 from labs.errors import ExitCode
 from labs.paths import PROJECT_ROOT, lab_directory
+from labs.report import COMPARISON
 from labs.results import Results, Verdict
 from labs.verify import compare_labs, report_directory
 from stacks.catalogue import LABS
@@ -66,20 +67,23 @@ def verify_platform(platform: str) -> int:
     verified = [_name(target, platform) for target, (_, _, results) in zip(targets, tried, strict=True) if results]
     if len(verified) > 1:
         codes.append(compare_labs(verified, "35.5"))
-    if platform != "process":
-        codes += [_beside_processes(target, platform) for target in targets if "process" in LABS[target].platforms]
     out.print(table)
     out.print(f"all labs of the platform {platform}: {duration(time.monotonic() - begun)}")
     return next(filter(None, codes), ExitCode.OK)
 
 
-def _beside_processes(target: str, platform: str) -> int:
-    """Compare a lab with the same on processes, where that was verified, on a page beside its report: the exit code."""
-    folders = {name: report_directory(name) for name in (_name(target, "process"), _name(target, platform))}
-    if not all((folder / "results.json").exists() for folder in folders.values()):
-        err.print(f"{target}: not compared with processes, where it was not verified")
+def _beside_processes(target: str, platform: str, run: Callable[..., int]) -> int:
+    """Compare a lab, while it is up, with the same on processes, on a page that its report links: the exit code.
+
+    Args:
+        run: a command of `lab`, by its arguments; gives the exit code.
+    """
+    other, name = _name(target, "process"), _name(target, platform)
+    if not all((report_directory(each) / "results.json").exists() for each in (other, name)):
+        err.print(f"{name}: not compared with {other}, as one of them was not verified")
         return ExitCode.OK
-    return compare_labs(list(folders), output=[*folders.values()][-1] / "comparison.html")
+    compared = run("compare", other, name, "--output", str(report_directory(name) / COMPARISON))
+    return run("report", name) or compared
 
 
 def _name(target: str, platform: str) -> str:
@@ -102,10 +106,15 @@ def _verify(target: str, platform: str) -> tuple[int, dict[str, float], Results 
         err.print(said, soft_wrap=True)
         return done.returncode
 
-    code = phase("up", target, "--name", name, "--platform", platform, "--quiet")
+    codes = [phase("up", target, "--name", name, "--platform", platform, "--quiet")]
     try:
-        code = code or phase("verify", name)
+        if not any(codes):
+            codes.append(phase("verify", name))
+            if platform != "process" and "process" in LABS[target].platforms:
+                codes.append(_beside_processes(target, platform, phase))
     finally:
-        down = phase("down", name, "--quiet") if lab_directory(name).exists() else ExitCode.OK
+        if lab_directory(name).exists():
+            codes.append(phase("down", name, "--quiet"))
     record = report_directory(name) / "results.json"
-    return code or down, spent, Results.load(record) if "verify" in spent and record.exists() else None
+    found = Results.load(record) if "verify" in spent and record.exists() else None
+    return next(filter(None, codes), ExitCode.OK), spent, found
