@@ -42,6 +42,10 @@ class Refused(LabError):
         self.status, self.said = status, said
 
 
+class Unreachable(LabError):
+    """A cluster is not named, or does not answer, or cannot show that it is the one."""
+
+
 class Cluster:
     """JSON requests to a cluster's API; from many threads at once.
 
@@ -49,7 +53,7 @@ class Cluster:
         kubeconfig: the text of a kubeconfig file, whose current context counts.
 
     Raises:
-        LabError: that text leads to no cluster.
+        Unreachable: that text leads to no cluster.
     """
 
     def __init__(self, kubeconfig: str) -> None:
@@ -64,7 +68,7 @@ class Cluster:
                 yaml.safe_load(kubeconfig), persist_config=False, client_configuration=settings
             )
         except (ConfigException, yaml.YAMLError, TypeError, AttributeError) as error:
-            raise LabError(
+            raise Unreachable(
                 f"the kubeconfig leads to no cluster ({error}); check it with `kubectl cluster-info`"
             ) from error
         self._kinds: dict[str, dict[str, Object]] = {}
@@ -80,7 +84,7 @@ class Cluster:
 
         Raises:
             Refused: the API server said no.
-            LabError: it does not answer.
+            Unreachable: it does not answer.
         """
         answer: Object = json.loads(self.text(method, path, body, kind=kind, **query))
         return answer
@@ -119,11 +123,11 @@ class Cluster:
             )
         except ApiException as error:
             if not error.status:
-                raise LabError(f"the Kubernetes API gives no safe connection: {error.reason}") from error
+                raise Unreachable(f"the Kubernetes API gives no safe connection: {error.reason}") from error
             raise Refused(error.status, _said(error)) from error
         except (urllib3.exceptions.HTTPError, OSError) as error:
             host, why = self._client.configuration.host, type(getattr(error, "reason", error)).__name__
-            raise LabError(
+            raise Unreachable(
                 f"the Kubernetes API at {host} does not answer ({why}); check that the cluster runs"
             ) from error
 

@@ -62,7 +62,19 @@ def collect(watch: Watcher) -> list[str]:
         from components.clusters import kind
 
         found += kind.collect()
+        found += _in_cluster()
     return found + _images()
+
+
+def _in_cluster() -> list[str]:
+    """Remove what labs that are gone left in the kind cluster that those of this checkout share."""
+    from components.clusters.kind import Users, cluster_name
+    from components.platforms.kubernetes import inspection
+
+    for home in sorted(Users(cluster_name("", False)).known()):
+        with contextlib.suppress(FileNotFoundError):  # that lab is not there yet
+            return inspection.collect(Path(home, "kubeconfig").read_text())
+    return []
 
 
 def _images() -> list[str]:

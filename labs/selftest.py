@@ -7,8 +7,9 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 
 from rich.markup import escape
 from rich.table import Table
@@ -16,6 +17,7 @@ from rich.table import Table
 from labs.console import duration, err, out
 from labs.errors import ExitCode
 from labs.paths import PROJECT_ROOT, lab_directory
+from labs.report import COMPARISON
 from labs.results import Results, Verdict
 from labs.verify import compare_labs, report_directory
 from stacks.catalogue import LABS
@@ -25,6 +27,45 @@ SUITES = ("tests/unit", "tests/engine", "tests/containers", "tests/lab")
 PHASES = ("up", "verify", "down")
 
 VERDICTS: tuple[Verdict, ...] = ("passed", "failed", "unknown", "not applicable")
+
+EXTRAS: Mapping[str, Sequence[Sequence[str]]] = {
+    "kubernetes": [["log-store", "metrics-server"]],
+    "celery": [["keda"], ["metrics-server"]],  # each for another autoscaler
+}
+"""By lab, the extras that its scenarios look at in a cluster, those that go together in one list.
+
+Without them a lab is looked at, too: only there it shows what is missing, such as the log of a pod that is gone.
+"""
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A lab as it is brought up to run its scenarios."""
+
+    lab: str
+    platform: str
+    extras: Sequence[str] = ()
+
+    @property
+    def name(self) -> str:
+        """The name of that lab, which is no longer than names may be."""
+        return "-".join(("test", self.lab, self.platform, *self.extras[:1]))
+
+    @property
+    def options(self) -> list[str]:
+        """What `up` takes."""
+        with_extras = [word for extra in self.extras for word in ("--with", extra)]
+        return [self.lab, "--name", self.name, "--platform", self.platform, *with_extras]
+
+
+def trials(platform: str) -> list[Trial]:
+    """Every lab of a platform, in a cluster also with its extras."""
+    found = []
+    for lab in LABS.values():
+        if platform in lab.platforms:
+            more = EXTRAS.get(lab.name, ()) if platform == "kubernetes" else ()
+            found += [Trial(lab.name, platform, extras) for extras in ((), *more)]
+    return found
 
 
 def run_tests(everything: bool, arguments: Sequence[str]) -> int:
@@ -45,7 +86,7 @@ def run_tests(everything: bool, arguments: Sequence[str]) -> int:
 
 
 def verify_platform(platform: str) -> int:
-    """Bring each lab of a platform up, run its scenarios, take it down.
+    """Bring each lab of a platform up, run its scenarios, take it down; in a cluster again with its extras.
 
     As many labs at once as there are CPUs, but one by one in a cluster, of which they share the nodes that faults stop.
 
@@ -53,42 +94,41 @@ def verify_platform(platform: str) -> int:
         An exit code: 0 when every lab came up, all that applies to it is proven, the portable DAGs computed the same
         on all of them, and all that was proven on processes is proven or not applicable; of several others, the first.
     """
-    targets = [lab.name for lab in LABS.values() if platform in lab.platforms]
+    asked = trials(platform)
     begun = time.monotonic()
     with ThreadPoolExecutor(1 if platform == "kubernetes" else os.cpu_count()) as pool:
-        tried = list(pool.map(lambda target: _verify(target, platform), reversed(targets)))[::-1]
+        tried = list(pool.map(_verify, reversed(asked)))[::-1]
     table = Table("lab", *PHASES, *VERDICTS, box=None, header_style="bold")
-    for target, (_, spent, results) in zip(targets, tried, strict=True):
+    for trial, (_, spent, results) in zip(asked, tried, strict=True):
         counts = Counter(result.verdict for result in (results.results if results else ()))
         cells = [duration(spent[phase]) if phase in spent else "–" for phase in PHASES]
-        table.add_row(target, *cells, *(str(counts[verdict]) for verdict in VERDICTS))
+        table.add_row(" + ".join((trial.lab, *trial.extras)), *cells, *(str(counts[verdict]) for verdict in VERDICTS))
     codes = [code for code, *_ in tried]
-    verified = [_name(target, platform) for target, (_, _, results) in zip(targets, tried, strict=True) if results]
+    verified = [trial.name for trial, (_, _, results) in zip(asked, tried, strict=True) if results]
     if len(verified) > 1:
         codes.append(compare_labs(verified, "35.5"))
-    if platform != "process":
-        codes += [_beside_processes(target, platform) for target in targets if "process" in LABS[target].platforms]
     out.print(table)
     out.print(f"all labs of the platform {platform}: {duration(time.monotonic() - begun)}")
     return next(filter(None, codes), ExitCode.OK)
 
 
-def _beside_processes(target: str, platform: str) -> int:
-    """Compare a lab with the same on processes, where that was verified, on a page beside its report: the exit code."""
-    folders = {name: report_directory(name) for name in (_name(target, "process"), _name(target, platform))}
-    if not all((folder / "results.json").exists() for folder in folders.values()):
-        err.print(f"{target}: not compared with processes, where it was not verified")
+def _beside_processes(trial: Trial, run: Callable[..., int]) -> int:
+    """Compare a lab, while it is up, with the same on processes, on a page that its report links: the exit code.
+
+    Args:
+        run: a command of `lab`, by its arguments; gives the exit code.
+    """
+    other, name = Trial(trial.lab, "process").name, trial.name
+    if not all((report_directory(each) / "results.json").exists() for each in (other, name)):
+        err.print(f"{name}: not compared with {other}, as one of them was not verified")
         return ExitCode.OK
-    return compare_labs(list(folders), output=[*folders.values()][-1] / "comparison.html")
+    compared = run("compare", other, name, "--output", str(report_directory(name) / COMPARISON))
+    return run("report", name) or compared
 
 
-def _name(target: str, platform: str) -> str:
-    return f"test-{target}-{platform}"
-
-
-def _verify(target: str, platform: str) -> tuple[int, dict[str, float], Results | None]:
+def _verify(trial: Trial) -> tuple[int, dict[str, float], Results | None]:
     """One lab from up to down, by commands of their own: the exit code, seconds by phase, and what was found."""
-    name = _name(target, platform)
+    name = trial.name
     spent: dict[str, float] = {}
 
     def phase(*arguments: str) -> int:
@@ -102,10 +142,15 @@ def _verify(target: str, platform: str) -> tuple[int, dict[str, float], Results 
         err.print(said, soft_wrap=True)
         return done.returncode
 
-    code = phase("up", target, "--name", name, "--platform", platform, "--quiet")
+    codes = [phase("up", *trial.options, "--quiet")]
     try:
-        code = code or phase("verify", name)
+        if not any(codes):
+            codes.append(phase("verify", name))
+            if trial.platform != "process" and "process" in LABS[trial.lab].platforms:
+                codes.append(_beside_processes(trial, phase))
     finally:
-        down = phase("down", name, "--quiet") if lab_directory(name).exists() else ExitCode.OK
+        if lab_directory(name).exists():
+            codes.append(phase("down", name, "--quiet"))
     record = report_directory(name) / "results.json"
-    return code or down, spent, Results.load(record) if "verify" in spent and record.exists() else None
+    found = Results.load(record) if "verify" in spent and record.exists() else None
+    return next(filter(None, codes), ExitCode.OK), spent, found

@@ -19,7 +19,7 @@ from labs.console import err, out, plural
 from labs.errors import ExitCode, LabError, UsageError
 from labs.lab import Lab
 from labs.paths import CHECKOUT, PROJECT_ROOT, cache_root, make_private
-from labs.report import comparison_page, write_report
+from labs.report import COMPARISON, comparison_page, write_report
 from labs.results import Results
 
 SCENARIOS = PROJECT_ROOT / "scenarios"
@@ -79,7 +79,8 @@ def verify_lab(
     check_verifiable(lab.platform)
     directory = report_directory(name)
     record = directory / "results.json"
-    record.unlink(missing_ok=True)
+    for outdated in (record, directory / COMPARISON):
+        outdated.unlink(missing_ok=True)
     paths = scenario_paths(lab.outputs["sections"], section)
     command = [sys.executable, "-m", "pytest", *map(str, paths), "--lab", name, "--results", str(record)]
     command += ["-p", "no:cacheprovider", "--no-header", "-q", "--tb=short"]
@@ -174,7 +175,10 @@ def _cell(row: Row, lab: str, numbers: Mapping[Reason, int]) -> str:
 
 
 def rewrite_report(name: str, output: Path | None) -> tuple[Path, Path]:
-    """Write the report of the last `verify` again, from its results, into `output` or its old place."""
+    """Write the report of the last `verify` again, from its results, into `output` or its old place.
+
+    A comparison beside it goes with it.
+    """
     directory = report_directory(name)
     results = Results.load(directory / "results.json")
     html, junit = directory / "report.html", directory / "junit.xml"
@@ -186,5 +190,7 @@ def rewrite_report(name: str, output: Path | None) -> tuple[Path, Path]:
             raise
     if output is not None:
         output.mkdir(parents=True, exist_ok=True)
+        for comparison in directory.glob(COMPARISON):
+            shutil.copy2(comparison, output)
         html, junit = (Path(shutil.copy2(file, output)) for file in (html, junit))
     return html, junit

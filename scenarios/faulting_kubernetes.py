@@ -907,8 +907,8 @@ class ClusterFaults(Faults):
         """An API of Kubernetes that accepts connections and answers nothing while the block runs."""
         with self._fault("Kubernetes API silent") as fault:
             server = self._api_process()
-            server.suspend()
             try:
+                server.suspend()
                 fault.prove("landed", self._unanswered(server))
                 yield fault
                 fault.prove("still silent at the end of the block", self._unanswered(server))

@@ -32,12 +32,20 @@ SEPARATE_RUNS = 4
 """Up to so many runs of one check get a time line each; more share one."""
 
 
-def page(outputs: Mapping[str, Any], results: Results) -> str:
-    """The whole document; it loads nothing and runs no script."""
+COMPARISON = "comparison.html"
+"""What the page of a comparison is called that lies beside a report."""
+
+
+def page(outputs: Mapping[str, Any], results: Results, *, compared: bool = False) -> str:
+    """The whole document; it loads nothing and runs no script.
+
+    Args:
+        compared: whether a comparison with another lab lies beside it.
+    """
     return document(
         f"Lab {results.lab}: {_headline(results)}",
         _header(outputs, results),
-        _summary(results),
+        _summary(results, compared),
         _figure("Topology", topology(outputs), "Who runs in this lab and who talks to whom."),
         *_sections(results),
         _sources(results),
@@ -103,7 +111,7 @@ def _header(outputs: Mapping[str, Any], results: Results) -> Element:
     )
 
 
-def _summary(results: Results) -> Element:
+def _summary(results: Results, compared: bool) -> Element:
     counts = _counts(results.results)
     headline = _headline(results)
     mark = "failed" if counts["failed"] else "unknown" if counts["unknown"] or not counts["passed"] else "passed"
@@ -115,6 +123,7 @@ def _summary(results: Results) -> Element:
            class_="bar", aria_hidden="true"),
         el("ul", *(el("li", el("strong", str(n)), f" {v}", class_=MARKS[v][1]) for v, n in counts.items()),
            class_="counts"),
+        el("p", el("a", "Side by side with the same lab on another platform", href=COMPARISON)) if compared else None,
         class_="summary",
     )  # fmt: skip
 

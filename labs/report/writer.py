@@ -7,12 +7,14 @@ from pathlib import Path
 from typing import Any
 
 from labs.report.junit import junit
-from labs.report.page import page
+from labs.report.page import COMPARISON, page
 from labs.results import Results, redacted, secrets_of
 
 
 def write_report(outputs: Mapping[str, Any], results: Results, directory: Path) -> tuple[Path, Path]:
     """Write `report.html` and `junit.xml` into `directory`, which is made when needed.
+
+    A comparison that lies there already is linked.
 
     Args:
         outputs: of the lab; `engine` in it is shown too.
@@ -25,6 +27,6 @@ def write_report(outputs: Mapping[str, Any], results: Results, directory: Path) 
     clean = Results.from_json(redacted(results.to_json(), secrets))
     directory.mkdir(parents=True, exist_ok=True)
     html_path, junit_path = directory / "report.html", directory / "junit.xml"
-    html_path.write_text(page(shown, clean), encoding="utf-8")
+    html_path.write_text(page(shown, clean, compared=(directory / COMPARISON).exists()), encoding="utf-8")
     junit_path.write_text(junit(clean), encoding="utf-8")
     return html_path, junit_path

@@ -17,6 +17,7 @@ from labs.airflow import Airflow
 from labs.cluster import OWNER, Cluster
 from labs.daemon import daemon
 from labs.paths import PROJECT_ROOT, lab_directory
+from labs.runs import Run
 from labs.waiting import until
 
 pytestmark = pytest.mark.usefixtures("node_image_is_there")
@@ -24,6 +25,8 @@ pytestmark = pytest.mark.usefixtures("node_image_is_there")
 DAG = "35_01_02_portable_dag"
 
 NAMES = ("t-pods-one", "t-pods-two")
+
+ALONE = "t-pods-alone"
 
 
 def lab(*arguments: str, status: int = 0) -> str:
@@ -39,13 +42,18 @@ def up(name: str, *more: str) -> dict[str, Any]:
     return found
 
 
-def run_once(outputs: dict[str, Any]) -> None:
-    airflow = Airflow(outputs["api_url"], outputs["admin_user"], outputs["admin_password"])
+def airflow_of(outputs: dict[str, Any]) -> Airflow:
+    return Airflow(outputs["api_url"], outputs["admin_user"], outputs["admin_password"])
+
+
+def run_once(outputs: dict[str, Any]) -> Run:
+    airflow = airflow_of(outputs)
     airflow.wait_for_dag(DAG, file=f"{DAG}.py")
     run = airflow.wait(airflow.trigger(DAG, None), 180)
     assert run.state == "success", airflow.explain(run)
     pods = {ti.hostname for ti in airflow.task_instances(run) if ti.hostname}
     assert len(pods) > 1  # a pod for each task
+    return run
 
 
 def test_labs_on_a_cluster_run_tasks_in_pods_and_go_without_a_trace() -> None:
@@ -108,6 +116,34 @@ def test_metrics_server_measures_the_pods_of_every_lab_on_the_cluster() -> None:
         for name in NAMES:
             if lab_directory(name).exists():
                 lab("down", name)
+
+
+@pytest.mark.long
+def test_a_lab_on_a_cluster_of_its_own_outlives_the_nodes_being_stopped() -> None:
+    cluster = cluster_name(ALONE, True)
+    try:
+        before = run_once(up(ALONE, "--dedicated"))
+        with daemon() as client:
+            nodes = {each.id: each for each in node_containers(client, cluster)}
+            assert len(nodes) == 3
+            for node in nodes.values():
+                node.stop()
+            assert node_containers(client, cluster, every=False) == []
+
+        outputs = up(ALONE, "--dedicated")
+        with daemon() as client:
+            assert {each.id for each in node_containers(client, cluster, every=False)} == set(nodes)
+        states = json.loads(lab("status", ALONE, "--json"))["services"]
+        assert {state["state"] for state in states} == {"RUNNING"}
+        assert airflow_of(outputs).run(before).state == "success"
+        assert run_once(outputs).run_id != before.run_id
+    finally:
+        if lab_directory(ALONE).exists():
+            lab("down", ALONE)
+    with daemon() as client:
+        assert node_containers(client, cluster) == []
+    assert Users(cluster).known() == set()
+    assert not lab_directory(ALONE).exists()
 
 
 def _every_service_has_a_pod(api: Cluster, outputs: dict[str, Any]) -> None:

@@ -9,15 +9,14 @@ import pytest
 
 from labs.lab import Lab
 from labs.paths import PROJECT_ROOT
+from labs.selftest import EXTRAS
+from stacks.catalogue import find_lab
 from tests.lab.conftest import turns_red
 from tests.lab.mutations import MUTATIONS, Mutation
 
 pytestmark = [pytest.mark.long, pytest.mark.usefixtures("node_image_is_there")]
 
 TARGETS = ("kubernetes", "celery-kubernetes", "edge-kubernetes", "multi-kubernetes", "ha-kubernetes")
-
-EXTRAS = {"kubernetes": ("--with", "log-store"), "celery-kubernetes": ("--with", "keda")}
-"""By target, what its verifiers look at beside the lab."""
 
 
 def lab(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -30,7 +29,9 @@ def lab(*arguments: str) -> subprocess.CompletedProcess[str]:
 def up(request: pytest.FixtureRequest) -> Iterator[Lab]:
     """The lab of that name, up, with all that its verifiers can look at; taken down at the end."""
     name = f"t-{request.param}"
-    done = lab("up", request.param, "--engine", "embedded", "--name", name, *EXTRAS.get(request.param, ()))
+    extras, *_ = EXTRAS.get(find_lab(request.param).name, [[]])
+    more = [word for extra in extras for word in ("--with", extra)]
+    done = lab("up", request.param, "--engine", "embedded", "--name", name, *more)
     assert done.returncode == 0, done.stderr
     yield Lab.of(name)
     done = lab("down", name)

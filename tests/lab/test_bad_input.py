@@ -20,8 +20,10 @@ from urllib.parse import urlsplit
 import pytest
 
 from labs import processes
+from labs.daemon import daemon
 from labs.paths import PROJECT_ROOT, cache_root, engine_directory, lab_directory, run_directory
-from tests.lab.conftest import NOTHING, RunLab, copy_checkout, remains, wait_for_line
+from tests.containers.probe_image import probe_image
+from tests.lab.conftest import NOTHING, RunLab, copy_checkout, in_docker, remains, wait_for_line
 
 
 def sentence(done: subprocess.CompletedProcess[str]) -> str:
@@ -422,3 +424,23 @@ def test_a_container_that_is_killed_during_up_is_told_and_nothing_stays(name: st
     assert "Traceback" not in said
     assert "lab: scheduler ended while it started; the last lines of its log" in said
     assert remains(name) == NOTHING
+
+
+@pytest.mark.usefixtures("docker")
+@pytest.mark.parametrize("kind", ["network", "container"])
+def test_what_is_somebody_elses_in_docker_is_refused_and_left_alone(lab: RunLab, name: str, kind: str) -> None:
+    with probe_image() as image, daemon() as client:
+        if kind == "network":
+            theirs = client.networks.create(f"airflow-lab-{name}")
+        else:
+            theirs = client.containers.create(image, ["sleep", "1"], name=f"airflow-lab-{name}-metadata-database")
+        try:
+            before = in_docker()[theirs.id]
+            done = lab("up", "local", "--platform", "docker", "--name", name, "--engine", "embedded")
+            assert done.returncode == 1
+            assert f"there is a {kind} {theirs.name} that is not of this lab; remove or rename it" in sentence(done)
+            assert "\n" not in sentence(done)
+            assert in_docker()[theirs.id] == before
+            assert remains(name) == NOTHING
+        finally:
+            theirs.remove()

@@ -13,8 +13,7 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 import yaml
 
-from labs.cluster import Cluster, Refused, events, last_lines, plight
-from labs.errors import LabError
+from labs.cluster import Cluster, Refused, Unreachable, events, last_lines, plight
 
 
 @dataclass
@@ -118,12 +117,12 @@ def test_a_version_and_rights_are_read(server: Server) -> None:
 
 
 def test_a_cluster_that_does_not_answer_is_told() -> None:
-    with pytest.raises(LabError, match=r"the Kubernetes API at http://127\.0\.0\.1:1 does not answer"):
+    with pytest.raises(Unreachable, match=r"the Kubernetes API at http://127\.0\.0\.1:1 does not answer"):
         Server(port=1).cluster.version()
 
 
 def test_a_text_that_is_no_kubeconfig_is_told() -> None:
-    with pytest.raises(LabError, match="the kubeconfig leads to no cluster"):
+    with pytest.raises(Unreachable, match="the kubeconfig leads to no cluster"):
         Cluster("just words")
 
 

@@ -10,8 +10,12 @@ import pytest
 
 from labs import selftest, verify
 from labs.comparison import RESULT, Reason, compare, explanations, summary
-from labs.report import comparison_page
+from labs.paths import lab_directory
+from labs.report import COMPARISON, comparison_page
 from labs.results import Result, Results, Verdict
+from labs.selftest import Trial, trials
+from stacks.catalogue import EXTRAS, LABS
+from stacks.configuration import check_extras
 from tests.unit.test_results import NOON
 from tests.unit.test_results import RESULT as CHECK
 
@@ -83,13 +87,38 @@ def test_a_lab_is_put_beside_the_same_on_processes(
 ) -> None:
     for module in (selftest, verify):
         monkeypatch.setattr(module, "report_directory", tmp_path.joinpath)
-    assert selftest._beside_processes("local", "docker") == 0
-    assert "local: not compared with processes" in capsys.readouterr().err
+    reported = []
+
+    def run(verb: str, *names: str) -> int:
+        if verb == "report":
+            reported.extend((name, (tmp_path / name / COMPARISON).exists()) for name in names)
+            return 0
+        *labs, _, output = names
+        return verify.compare_labs(labs, output=Path(output))
+
+    assert selftest._beside_processes(Trial("local", "docker"), run) == 0
+    assert "not compared with test-local-process, as one" in capsys.readouterr().err
+    assert reported == []
     lab(check("one")).save(tmp_path / "test-local-process" / "results.json")
     lab(check("one", verdict)).save(tmp_path / "test-local-docker" / "results.json")
-    assert selftest._beside_processes("local", "docker") == code
-    page = (tmp_path / "test-local-docker" / "comparison.html").read_text()
+    assert selftest._beside_processes(Trial("local", "docker"), run) == code
+    assert reported == [("test-local-docker", True)]  # so that it has the link
+    page = (tmp_path / "test-local-docker" / COMPARISON).read_text()
     assert "<dt>test-local-process</dt><dd>" in page and "commit abc" in page
+
+
+def test_in_a_cluster_labs_are_tried_with_their_extras_too() -> None:
+    found = trials("kubernetes")
+    for trial in found:
+        lab_directory(trial.name)  # it can have that name
+        check_extras(LABS[trial.lab].on("kubernetes"), "kubernetes", trial.extras)
+    assert len({trial.name for trial in found}) == len(found)
+    assert [trial.lab for trial in found if not trial.extras] == list(LABS)
+    assert {extra for trial in found for extra in trial.extras} == set(EXTRAS) - {"flower"}  # no scenario looks at that
+    assert not any(trial.extras for trial in trials("process"))
+    assert Trial("celery", "kubernetes", ["keda"]).options == [
+        *("celery", "--name", "test-celery-kubernetes-keda", "--platform", "kubernetes", "--with", "keda"),
+    ]
 
 
 def test_labs_that_agree_have_nothing_to_explain() -> None:

@@ -11,9 +11,15 @@ from typing import Any
 
 import pytest
 
+from components.clusters import kind
 from components.platforms.docker import inspection
+from components.platforms.kubernetes import inspection as pods
+from components.platforms.kubernetes.names import owner
 from labs import daemon, gc
-from labs.errors import UsageError
+from labs.cluster import OWNER, Refused, Unreachable
+from labs.errors import LabError, UsageError
+from tests.unit import test_kubernetes_engine
+from tests.unit.test_kubernetes_engine import Api
 
 
 @pytest.fixture
@@ -39,6 +45,7 @@ def labs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[list[str]]
     monkeypatch.setattr(gc, "_owners", lambda: {str(tmp_path / "here" / "run"), str(tmp_path / "gone" / "run")})
     monkeypatch.setattr(gc, "_remove", lambda home: [f"things of {home}"])
     monkeypatch.setattr(gc, "_images", list)
+    monkeypatch.setattr(gc, "cache_root", lambda: tmp_path)
     yield down
 
 
@@ -94,3 +101,63 @@ def test_durations(text: str, seconds: int) -> None:
 def test_what_is_no_duration_is_told(text: str) -> None:
     with pytest.raises(UsageError, match="write a number and a unit, as 30m, 2h or 1d"):
         gc.seconds_of(text)
+
+
+api = test_kubernetes_engine.api
+
+
+@pytest.fixture
+def cluster(api: Api, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Api:
+    """The cluster of a checkout with the lab `here`; on it is what is that lab's, and what is not."""
+    for module in (kind, gc):
+        monkeypatch.setattr(module, "cache_root", lambda: tmp_path / "cache")
+    monkeypatch.setattr(pods, "state_root", lambda: tmp_path / "labs")
+    monkeypatch.setattr(pods, "cluster", lambda _kubeconfig: api)
+    for lab in ("begun", "here"):
+        home = tmp_path / "labs" / lab / "run"
+        home.mkdir(parents=True)
+        with kind.Users(kind.cluster_name(lab, False)) as users:
+            users.note(str(home), True)
+    (home / "kubeconfig").touch()
+    marks = {"here": owner("here"), "gone": owner("gone."), "theirs": "0123abcd.gone", "foreign": None}
+    for kind_ in ("Namespace", "PersistentVolume", "PriorityClass"):
+        for name, mark in marks.items():
+            labels = {OWNER: mark} if mark else {}
+            api.objects[f"/{kind_}//{name}"] = {"metadata": {"name": name, "labels": labels, "uid": name}}
+    return api
+
+
+def test_what_a_lab_that_is_gone_left_in_a_cluster_goes_and_nothing_else(cluster: Api) -> None:
+    before = set(cluster.objects)
+    kinds = ("Namespace", "PersistentVolume", "PriorityClass")
+    assert gc._in_cluster() == [f"{kind_} gone of the lab gone, which is gone" for kind_ in kinds]
+    assert before - set(cluster.objects) == {f"/{kind_}//gone" for kind_ in kinds}
+    assert gc._in_cluster() == []
+
+
+def test_only_the_end_of_a_cluster_ends_the_removal_in_silence(
+    cluster: Api, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    home = tmp_path / "labs" / "here" / "run"
+    listed = cluster.items
+
+    def answer(error: LabError, of: str = "/Namespace") -> None:
+        def items(path: str, **query: Any) -> Any:
+            if path.startswith(of):
+                raise error
+            return listed(path, **query)
+
+        monkeypatch.setattr(cluster, "items", items)
+
+    answer(Unreachable("it does not answer"))
+    pods.remove_all(home)
+    assert gc._in_cluster() == []
+    answer(Refused(500, "no disk"))
+    for removal in (gc._in_cluster, lambda: pods.remove_all(home)):
+        with pytest.raises(Refused, match="no disk"):
+            removal()
+    answer(Refused(403, "forbidden"), "/PersistentVolume")
+    pods.remove_all(home)
+    left = {path for path in cluster.objects if path.endswith("/here")}
+    assert left == {"/PersistentVolume//here"}  # it may not look there, and goes on
+    pods.remove_all(tmp_path / "labs" / "begun" / "run")  # that has no kubeconfig

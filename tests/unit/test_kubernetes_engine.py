@@ -74,6 +74,11 @@ class Api:
             return self.classes
         if path.endswith("/events"):
             return [{"reason": self.reason, "message": "no such image", "lastTimestamp": "1"}]
+        if path.endswith("/"):  # all of a kind
+            key, _, value = query["labelSelector"].partition("=")
+            found = [each for there, each in self.objects.items() if there.startswith(path)]
+            marks = [each["metadata"].get("labels", {}).get(key) for each in found]
+            return [each for each, mark in zip(found, marks, strict=True) if mark and value in ("", mark)]
         return self.pods if path.endswith("/pods") else []
 
     def text(self, method: str, path: str, **query: Any) -> str:

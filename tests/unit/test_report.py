@@ -12,8 +12,9 @@ from xml.etree import ElementTree
 
 import pytest
 
+from labs import verify
+from labs.report import COMPARISON, write_report
 from labs.report import topology as topology_module
-from labs.report import write_report
 from labs.report.markup import el, html, short
 from labs.report.timeline import timeline
 from labs.report.topology import topology
@@ -199,6 +200,28 @@ def test_it_loads_nothing_and_runs_nothing(tmp_path: Path) -> None:
     assert not re.search(r"@import|url\((?!#)", text)
     policies = [a["content"] for tag, a in page.tags if a.get("http-equiv") == "Content-Security-Policy"]
     assert policies == ["default-src 'none'; style-src 'unsafe-inline'"]
+
+
+def test_a_comparison_is_linked_where_it_lies_beside_the_report(tmp_path: Path) -> None:
+    def links(page: Page) -> list[str | None]:
+        return [attributes["href"] for tag, attributes in page.tags if tag == "a"]
+
+    page, _ = report(tmp_path, result())
+    assert links(page) == [] and "Side by side" not in page.text
+    (tmp_path / "report" / COMPARISON).touch()
+    page, _ = report(tmp_path, result())
+    assert links(page) == [COMPARISON] and "Side by side with the same lab on another platform" in page.text
+
+
+def test_a_report_that_is_copied_takes_its_comparison_along(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(verify, "report_directory", lambda _lab: tmp_path / "report")
+    results(result()).save(tmp_path / "report" / "results.json")
+    report(tmp_path, result())
+    for there in (False, True):
+        if there:
+            (tmp_path / "report" / COMPARISON).touch()
+        html_path, _ = verify.rewrite_report("t-gone", tmp_path / "copy")
+        assert (html_path.parent / COMPARISON).exists() is there
 
 
 def test_no_secret_gets_in(tmp_path: Path) -> None:

@@ -12,9 +12,11 @@ from typing import Any
 
 from components.platforms.kubernetes.names import SERVICE, owner
 from components.platforms.process.inspection import ServiceState
-from labs.cluster import OWNER, Cluster, Object, Refused, cluster
+from labs import processes
+from labs.cluster import OWNER, Cluster, Object, Refused, Unreachable, cluster
 from labs.engines.kubernetes import remove
 from labs.errors import LabError
+from labs.paths import CHECKOUT, state_root
 
 OUTSIDE = (("v1", "Namespace"), ("v1", "PersistentVolume"), ("scheduling.k8s.io/v1", "PriorityClass"))
 """What of a lab is in no namespace: API version and kind; with its namespace everything else goes."""
@@ -36,12 +38,55 @@ def _pods(api: Cluster, namespaces: Iterable[str]) -> dict[str, Object]:
 
 
 def remove_all(home: Path) -> None:
-    """Remove what a crash left of a lab in a cluster that is still there; nothing is no error."""
-    with contextlib.suppress(OSError, LabError):
+    """Remove what a crash left of a lab in a cluster that still answers; nothing is no error.
+
+    Raises:
+        LabError: something could not be removed.
+    """
+    with contextlib.suppress(FileNotFoundError, Unreachable):
         api = cluster((home / "kubeconfig").read_text())
-        for version, kind in OUTSIDE:
-            for found in api.items(api.path(version, kind), labelSelector=f"{OWNER}={owner(home.parent.name)}"):
-                remove(api, {"apiVersion": version, "kind": kind, **found})
+        for found in _outside(api, f"{OWNER}={owner(home.parent.name)}"):
+            remove(api, found)
+
+
+def collect(kubeconfig: str) -> list[str]:
+    """Remove what labs of this checkout that are gone left in a cluster of this machine; says what it was.
+
+    Another machine may have a checkout at the same place, which nothing tells from this one in a cluster of both.
+
+    Raises:
+        LabError: something could not be removed.
+    """
+    removed = []
+    with contextlib.suppress(Unreachable), processes.going_down():
+        api = cluster(kubeconfig)
+        found = _outside(api, OWNER)
+        living = {owner(folder.name) for folder in state_root().glob("*")}  # one that has just begun is among them
+        for each in found:
+            mark = str(each["metadata"]["labels"][OWNER])
+            if mark.startswith(f"{CHECKOUT}.") and mark not in living:
+                remove(api, each)
+                lab = mark.removeprefix(f"{CHECKOUT}.")
+                removed.append(f"{each['kind']} {each['metadata']['name']} of the lab {lab}, which is gone")
+    return removed
+
+
+FORBIDDEN = 403
+"""What the API answers to who may not ask for that."""
+
+
+def _outside(api: Cluster, selector: str) -> list[Object]:
+    """What with these labels is in no namespace; who may not list a kind has made none of it."""
+    found: list[Object] = []
+    for version, kind in OUTSIDE:
+        try:
+            listed = api.items(api.path(version, kind), labelSelector=selector)
+        except Refused as error:
+            if error.status != FORBIDDEN:
+                raise
+        else:
+            found += [{"apiVersion": version, "kind": kind, **each} for each in listed]
+    return found
 
 
 def inspect(outputs: Mapping[str, Any]) -> list[ServiceState]:
