@@ -1138,13 +1138,24 @@ _UPGRADED = (
     ),
 )
 
+_PODS_LOST = (
+    Mutation(
+        "every-task-in-a-pod-has-a-retry",
+        {
+            "test_task_pod_lost": r"the runs ended as success, success, success",
+            "test_image_missing": r"4 pods were made for 1 tasks",
+        },
+        _options({"core.default_task_retries": "1", "core.default_task_retry_delay": "1"}),
+    ),
+)
+
 MUTATIONS: Mapping[str, tuple[Mutation, ...]] = {
     "local": _LOCAL,
     "celery": (*_CELERY, *_DEBUGGING, *_SCALING),
     "edge": _EDGE,
     "multi": _MULTI,
     "ha": _HA,
-    "kubernetes": (*_KUBERNETES, *_UPGRADED),
+    "kubernetes": (*_KUBERNETES, *_UPGRADED, *_PODS_LOST),
     "docker": _DOCKER,
     "celery-docker": _CELERY_DOCKER,
     "celery-kubernetes": _CELERY_IN_PODS,

@@ -18,13 +18,11 @@ BROKEN = {part for mutations in MUTATIONS.values() for mutation in mutations for
 NOT_ON_PROCESSES = {
     "test_autoscaler_blind",
     "test_database_pod_deleted",
-    "test_image_missing",
     "test_kubernetes_api_silent",
     "test_log_store_lost",
     "test_node_stopped",
     "test_quota_exhausted",
     "test_scheduler_pod_deleted",
-    "test_task_pod_lost",
 }
 """Faults without a mutation: they happen only in a cluster, and none has been proven there."""
 
