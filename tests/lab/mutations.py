@@ -281,6 +281,8 @@ SAME_EXECUTOR = {"35_10_04_disaster_recovery": (", executor=other_executor())", 
 """Another one: the standby works where the primary does."""
 
 IN_PODS = {
+    # what should be no valid pod is one
+    "35_08_02_debug_k8s_pod_failures": ('limited("384Mi", least="640Mi")', 'limited("384Mi")'),
     # a pod that no node takes counts as one that is about to start
     "35_08_01_debug_task_not_starting": ('("PodScheduled", "False")', '("PodScheduled", "Unknown")'),
     # what is for a node with a GPU goes anywhere
@@ -809,6 +811,14 @@ _KUBERNETES = (
         "logs-stay-in-their-pods",
         {"test_35_04_09": r"the log store has 0 logs of raises"},
         _options({"logging.remote_logging": "False"}),
+    ),
+    Mutation(
+        "a-template-makes-a-pod-after-all",
+        {
+            "test_a_template_that_makes_no_pod": r"the API has refused \[\]",
+            "test_a_pod_that_is_refused": r"a pod was made",
+        },
+        partial(_edited_in_pods, ("35_08_02_debug_k8s_pod_failures",), edits=IN_PODS),
     ),
 )
 
