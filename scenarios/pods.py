@@ -137,6 +137,14 @@ class Life:
         return {"task": self.task_id, "try": self.try_number, "pod": self.name, "node": self.node, **story(self)}
 
 
+def writable_claims(life: Life) -> set[str]:
+    """The claims that a pod's first container may write to."""
+    mounts = life.first["spec"]["containers"][0].get("volumeMounts", ())
+    writable = {each["name"] for each in mounts if not each.get("readOnly")}
+    volumes = [each for each in life.first["spec"].get("volumes", ()) if each["name"] in writable]
+    return {each["persistentVolumeClaim"]["claimName"] for each in volumes if "persistentVolumeClaim" in each}
+
+
 def story(life: Life) -> dict[str, Any]:
     """The phases of a pod, and whether it is there still."""
     return {"phases": " ▶ ".join(life.phases()), "kept": not life.gone}

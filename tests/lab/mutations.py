@@ -281,6 +281,13 @@ SAME_EXECUTOR = {"35_10_04_disaster_recovery": (", executor=other_executor())", 
 """Another one: the standby works where the primary does."""
 
 IN_PODS = {
+    # pods of tasks share what their node's own processes share
+    "35_01_04_executor_parallelism": (
+        "    @task\n    def work(",
+        "    from kubernetes.client import models as k8s\n\n"
+        '    spec = k8s.V1PodSpec(containers=[k8s.V1Container(name="base")], host_ipc=True)\n\n'
+        '    @task(executor_config={"pod_override": k8s.V1Pod(spec=spec)})\n    def work(',
+    ),
     # what should be no valid pod is one
     "35_08_02_debug_k8s_pod_failures": ('limited("384Mi", least="640Mi")', 'limited("384Mi")'),
     # a pod that no node takes counts as one that is about to start
@@ -761,6 +768,21 @@ def _let_in(lab: Lab) -> Iterator[None]:
         yield
 
 
+@contextmanager
+def _anything_allowed(lab: Lab) -> Iterator[None]:
+    """A namespace whose Pod Security refuses nothing."""
+    from scenarios.pods import Namespace
+
+    namespace, label = Namespace(lab.outputs), "pod-security.kubernetes.io/enforce"
+    path = f"/api/v1/namespaces/{namespace.name}"
+    before = namespace.api.request("GET", path)["metadata"]["labels"][label]
+    try:
+        namespace.patch(path, {"metadata": {"labels": {label: "privileged"}}})
+        yield
+    finally:
+        namespace.patch(path, {"metadata": {"labels": {label: before}}})
+
+
 _KUBERNETES = (
     Mutation(
         "pods-are-not-what-tasks-ask-for",
@@ -811,6 +833,11 @@ _KUBERNETES = (
         "logs-stay-in-their-pods",
         {"test_35_04_09": r"the log store has 0 logs of raises"},
         _options({"logging.remote_logging": "False"}),
+    ),
+    Mutation(
+        "pods-use-the-shared-memory-of-their-node",
+        {"test_two_at_once_share_nothing": r"they share ipc"},
+        _all(_anything_allowed, partial(_edited_in_pods, ("35_01_04_executor_parallelism",), edits=IN_PODS)),
     ),
     Mutation(
         "a-template-makes-a-pod-after-all",

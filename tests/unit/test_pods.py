@@ -20,6 +20,7 @@ from scenarios.pods import (
     refusals,
     slug,
     spans,
+    writable_claims,
 )
 
 RUN = Run("probe", "run 1", "success")
@@ -181,6 +182,28 @@ def test_messages_of_a_pods_log() -> None:
 
 def test_a_tasks_id_in_a_pods_name() -> None:
     assert slug("image_missing") == "image-missing"
+
+
+def test_the_claims_that_a_pod_may_write_to() -> None:
+    seen = pod("Pending")
+    seen["spec"] = {
+        "containers": [
+            {
+                "name": "base",
+                "volumeMounts": [{"name": "home"}, {"name": "dags", "readOnly": True}, {"name": "shared"}],
+            },
+            {"name": "sidecar", "volumeMounts": [{"name": "other"}]},
+        ],
+        "volumes": [
+            {"name": "home", "emptyDir": {}},
+            *(
+                {"name": each, "persistentVolumeClaim": {"claimName": f"a-{each}"}}
+                for each in ("dags", "shared", "other")
+            ),
+        ],
+    }
+    assert writable_claims(life(seen)) == {"a-shared"}
+    assert writable_claims(life(pod("Pending"))) == set()
 
 
 class Api:
