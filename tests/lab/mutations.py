@@ -1184,6 +1184,16 @@ _PODS_LOST = (
         },
         _options({"core.default_task_retries": "1", "core.default_task_retry_delay": "1"}),
     ),
+    Mutation(
+        "tasks-in-pods-give-up-at-once",
+        {"test_database_pod_deleted": r"gave up: an outage of"},
+        _options({"workers.execution_api_retries": "1", "workers.max_failed_heartbeats": "1"}),
+    ),
+    Mutation(
+        "tasks-in-pods-report-hardly-ever",
+        {"test_database_pod_deleted": r"no report of some task failed"},
+        _options({"workers.min_heartbeat_interval": "600", "scheduler.task_instance_heartbeat_timeout": "3600"}),
+    ),
 )
 
 MUTATIONS: Mapping[str, tuple[Mutation, ...]] = {

@@ -17,7 +17,6 @@ BROKEN = {part for mutations in MUTATIONS.values() for mutation in mutations for
 
 NOT_ON_PROCESSES = {
     "test_autoscaler_blind",
-    "test_database_pod_deleted",
     "test_kubernetes_api_silent",
     "test_log_store_lost",
     "test_node_stopped",
