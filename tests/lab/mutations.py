@@ -847,6 +847,11 @@ _KUBERNETES = (
         },
         partial(_edited_in_pods, ("35_08_02_debug_k8s_pod_failures",), edits=IN_PODS),
     ),
+    Mutation(
+        "a-pod-that-waits-is-not-made-anew",
+        {"test_a_pod_that_nobody_takes": r"1 pods were made, and 0 times it was sent again"},
+        _options({"scheduler.num_stuck_in_queued_retries": "0"}),
+    ),
 )
 
 _CELERY_DOCKER = (
