@@ -496,6 +496,23 @@ def as_pod(name: str, pod: Object) -> Incarnation:
     return Incarnation(name, life.id, (life,))
 
 
+def api_process(namespace: Namespace) -> psutil.Process:
+    """The API server of a kind cluster, which is a process of this machine.
+
+    Raises:
+        LabError: that of another cluster is not.
+    """
+    masters = namespace.nodes_with("node-role.kubernetes.io/control-plane", "")
+    with daemon() as client:
+        for node in masters:
+            table = client.containers.get(node).top()
+            place, command = table["Titles"].index("PID"), table["Titles"].index("CMD")
+            for row in table["Processes"]:
+                if row[command].split()[0].endswith("kube-apiserver"):
+                    return psutil.Process(int(row[place]))
+    raise LabError("no API server of this cluster is a process of this machine; only a kind cluster's is")
+
+
 def went(pod: Pod) -> str:
     """What is said of a pod that is gone."""
     return f"pod {pod.name} ({pod.uid}) is gone"
@@ -960,7 +977,7 @@ class ClusterFaults(Faults):
     def kubernetes_api_silent(self) -> Iterator[Fault]:
         """An API of Kubernetes that accepts connections and answers nothing while the block runs."""
         with self._fault("Kubernetes API silent") as fault:
-            server = self._api_process()
+            server = api_process(self._namespace)
             server.suspend()
             try:
                 fault.prove("landed", self._unanswered(server))
@@ -969,18 +986,6 @@ class ClusterFaults(Faults):
             finally:
                 server.resume()
                 until(self._api_answers, what="the Kubernetes API to answer again", timeout=90, interval=1)
-
-    def _api_process(self) -> psutil.Process:
-        """The API server of a kind cluster, which is a process of this machine."""
-        masters = self._namespace.nodes_with("node-role.kubernetes.io/control-plane", "")
-        with daemon() as client:
-            for node in masters:
-                table = client.containers.get(node).top()
-                place, command = table["Titles"].index("PID"), table["Titles"].index("CMD")
-                for row in table["Processes"]:
-                    if row[command].split()[0].endswith("kube-apiserver"):
-                        return psutil.Process(int(row[place]))
-        raise LabError("no API server of this cluster is a process of this machine; only a kind cluster's is")
 
     def _unanswered(self, server: psutil.Process) -> str:
         config = yaml.safe_load(self._namespace.kubeconfig)

@@ -783,6 +783,48 @@ def _anything_allowed(lab: Lab) -> Iterator[None]:
         namespace.patch(path, {"metadata": {"labels": {label: before}}})
 
 
+@contextmanager
+def _without_rights(lab: Lab) -> Iterator[None]:
+    """A scheduler whose account may do nothing."""
+    from scenarios.pods import Namespace
+
+    namespace = Namespace(lab.outputs)
+    where = f"/apis/rbac.authorization.k8s.io/v1/namespaces/{namespace.name}/rolebindings/airflow-scheduler"
+    try:
+        namespace.api.request("DELETE", where)
+        yield
+    finally:
+        lab.up()
+
+
+@contextmanager
+def _tasks_end_in_the_silence(lab: Lab) -> Iterator[None]:
+    """The first two tasks that run at once are killed when the Kubernetes API stands still."""
+    from airflow_client.client import TaskInstanceApi
+
+    from scenarios.faulting_kubernetes import KubernetesServices, api_process
+    from scenarios.pods import Namespace
+
+    airflow, namespace = lab.airflow(), Namespace(lab.outputs)
+    services, server = KubernetesServices(namespace, lab.outputs["services"]), api_process(namespace)
+    api = TaskInstanceApi(airflow.client)
+
+    def watch(over: threading.Event) -> None:
+        tasks: list[psutil.Process] = []
+        while not over.wait(0.2):
+            if server.status() == psutil.STATUS_STOPPED:
+                for task in tasks:
+                    task.kill()
+                return
+            if len(tasks) < 2:  # then the Kubernetes API is asked no more
+                running = airflow.call(api.get_task_instances, dag_id="~", dag_run_id="~", state=["running"])
+                with suppress(psutil.NoSuchProcess):
+                    tasks = [services.process(ti.hostname, ti.pid) for ti in running.task_instances if ti.pid]
+
+    with _meanwhile(watch):
+        yield
+
+
 _KUBERNETES = (
     Mutation(
         "pods-are-not-what-tasks-ask-for",
@@ -831,7 +873,10 @@ _KUBERNETES = (
     ),
     Mutation(
         "logs-stay-in-their-pods",
-        {"test_35_04_09": r"the log store has 0 logs of raises"},
+        {
+            "test_35_04_09": r"the log store has 0 logs of raises",
+            "test_log_store_lost": r"not every task of the run before had its log there",
+        },
         _options({"logging.remote_logging": "False"}),
     ),
     Mutation(
@@ -1196,8 +1241,26 @@ _PODS_LOST = (
     ),
     Mutation(
         "tasks-in-pods-report-hardly-ever",
-        {"test_database_pod_deleted": r"no report of some task failed"},
+        {
+            "test_database_pod_deleted": r"no report of some task failed",
+            "test_node_stopped": r"waited 300 s for run .* of 35_04_05",
+        },
         _options({"workers.min_heartbeat_interval": "600", "scheduler.task_instance_heartbeat_timeout": "3600"}),
+    ),
+    Mutation(
+        "the-scheduler-may-make-no-pod",
+        {"test_quota_exhausted": r"waited 60 s for the quota to refuse a pod; last state: no word of a quota"},
+        _without_rights,
+    ),
+    Mutation(
+        "task-pods-go-before-they-are-adopted",
+        {"test_scheduler_pod_deleted": r"pods ended with their scheduler|waited 90 s for the new scheduler to adopt"},
+        _pods_go_with_their_scheduler,
+    ),
+    Mutation(
+        "tasks-end-while-the-kubernetes-api-is-silent",
+        {"test_kubernetes_api_silent": r"tasks did not go on"},
+        _tasks_end_in_the_silence,
     ),
 )
 
