@@ -71,6 +71,19 @@ PATIENTLY = 60
 """Seconds between SIGTERM and SIGKILL for what is evicted, as `kubectl drain --grace-period=60` gives them: a worker
 ends what it runs."""
 
+GROW = """
+import os, time
+for _ in range(128):
+    if not os.fork():
+        held = bytearray(24 * 2**20)
+        time.sleep(60)
+        os._exit(0)
+time.sleep(60)
+"""
+"""Takes 3 GiB in parts so small that the kernel, at the limit, kills what else is there before one of them: it takes
+the largest process first. With control groups version 2 it kills the whole container in any case.
+https://docs.kernel.org/admin-guide/cgroup-v2.html#memory-interface-files (memory.oom.group)"""
+
 TOO_MANY = 429
 """What the API answers where a budget forbids an eviction.
 https://kubernetes.io/docs/concepts/scheduling-eviction/api-eviction/"""
@@ -483,6 +496,40 @@ def as_pod(name: str, pod: Object) -> Incarnation:
     return Incarnation(name, life.id, (life,))
 
 
+def api_process(namespace: Namespace) -> psutil.Process:
+    """The API server of a kind cluster, which is a process of this machine.
+
+    Raises:
+        LabError: that of another cluster is not.
+    """
+    masters = namespace.nodes_with("node-role.kubernetes.io/control-plane", "")
+    with daemon() as client:
+        for node in masters:
+            table = client.containers.get(node).top()
+            place, command = table["Titles"].index("PID"), table["Titles"].index("CMD")
+            for row in table["Processes"]:
+                if row[command].split()[0].endswith("kube-apiserver"):
+                    return psutil.Process(int(row[place]))
+    raise LabError("no API server of this cluster is a process of this machine; only a kind cluster's is")
+
+
+def went(pod: Pod) -> str:
+    """What is said of a pod that is gone."""
+    return f"pod {pod.name} ({pod.uid}) is gone"
+
+
+def killed(pod: Object) -> str:
+    """What shows that the kernel has killed a task's pod for its memory.
+
+    Raises:
+        LabError: nothing does.
+    """
+    ended = statuses(pod).get("base", {}).get("state", {}).get("terminated", {})
+    if (ended.get("reason"), ended.get("exitCode")) != ("OOMKilled", 137):
+        raise LabError(f"the pod was to be killed for its memory, but its container base shows {ended or 'no end'}")
+    return f"pod {pod['metadata']['name']} ({pod['metadata']['uid']}): base was OOMKilled, exit code 137"
+
+
 def parent(process: psutil.Process) -> int:
     """The pid of a process's parent; 0 when it has ended."""
     try:
@@ -549,18 +596,42 @@ class ClusterFaults(Faults):
         """
         return self._task_pods("evicted", instances, self._evict)
 
+    def task_pods_out_of_memory(self, *instances: TaskInstance) -> AbstractContextManager[Fault]:
+        """The pods of running tasks, which grow past their memory limit until the kernel kills them."""
+        return self._task_pods("out of memory", instances, self._grow, self._killed)
+
     @contextmanager
-    def _task_pods(self, what: str, instances: Sequence[TaskInstance], end: Callable[[Pod], None]) -> Iterator[Fault]:
+    def _task_pods(
+        self,
+        what: str,
+        instances: Sequence[TaskInstance],
+        end: Callable[[Pod], None],
+        landed: Callable[[Pod], str] = went,
+    ) -> Iterator[Fault]:
         with self._fault(f"pods of {', '.join(ti.label for ti in instances)} {what}") as fault:
-            self._end(fault, [self._cluster.task_pod(ti) for ti in instances], end)
+            self._end(fault, [self._cluster.task_pod(ti) for ti in instances], end, landed)
             yield fault
 
-    def _end(self, fault: Fault, olds: Sequence[Incarnation], end: Callable[[Pod], None]) -> None:
+    def _end(
+        self,
+        fault: Fault,
+        olds: Sequence[Incarnation],
+        end: Callable[[Pod], None],
+        landed: Callable[[Pod], str] = went,
+    ) -> None:
         for old in olds:
             end(old.parts[0])
         for old in olds:
             self._gone(fault, old)
-            fault.prove("landed", f"pod {old.parts[0].name} ({old.parts[0].uid}) is gone")
+            fault.prove("landed", landed(old.parts[0]))
+
+    def _grow(self, pod: Pod) -> None:
+        # in the background: an answer would not outlive the container
+        command = ["/bin/sh", "-c", 'python -c "$1" >/dev/null 2>&1 &', "sh", GROW]
+        execute(self._namespace.beside(pod.namespace), pod.name, "base", command)
+
+    def _killed(self, pod: Pod) -> str:
+        return killed(self._cluster.pod(pod) or {})
 
     def _delete(self, pod: Pod) -> None:
         self._namespace.beside(pod.namespace).delete("pods", pod.name, grace=QUICKLY)
@@ -906,7 +977,7 @@ class ClusterFaults(Faults):
     def kubernetes_api_silent(self) -> Iterator[Fault]:
         """An API of Kubernetes that accepts connections and answers nothing while the block runs."""
         with self._fault("Kubernetes API silent") as fault:
-            server = self._api_process()
+            server = api_process(self._namespace)
             try:
                 server.suspend()
                 fault.prove("landed", self._unanswered(server))
@@ -915,18 +986,6 @@ class ClusterFaults(Faults):
             finally:
                 server.resume()
                 until(self._api_answers, what="the Kubernetes API to answer again", timeout=90, interval=1)
-
-    def _api_process(self) -> psutil.Process:
-        """The API server of a kind cluster, which is a process of this machine."""
-        masters = self._namespace.nodes_with("node-role.kubernetes.io/control-plane", "")
-        with daemon() as client:
-            for node in masters:
-                table = client.containers.get(node).top()
-                place, command = table["Titles"].index("PID"), table["Titles"].index("CMD")
-                for row in table["Processes"]:
-                    if row[command].split()[0].endswith("kube-apiserver"):
-                        return psutil.Process(int(row[place]))
-        raise LabError("no API server of this cluster is a process of this machine; only a kind cluster's is")
 
     def _unanswered(self, server: psutil.Process) -> str:
         config = yaml.safe_load(self._namespace.kubeconfig)

@@ -40,7 +40,9 @@ DONE = "airflow_executor_done"
 
 IMAGE_TROUBLE = {"ErrImagePull", "ImagePullBackOff", "ErrImageNeverPull", "InvalidImageName"}
 
-FORBIDDEN = re.compile(r'pods \\*"(?P<pod>[^"\\]+)\\*" is forbidden: (?P<why>.+?)\\*", ?\\*"reason', re.DOTALL)
+REFUSED = re.compile(
+    r'[Pp]ods? \\*"(?P<pod>[^"\\]+)\\*" is (?P<why>(?:forbidden|invalid): .+?)\\*", ?\\*"reason', re.DOTALL
+)
 """The API's answer as the executor logs it, with its quotes escaped as often as the log format does it."""
 
 
@@ -133,6 +135,14 @@ class Life:
     def row(self) -> dict[str, Any]:
         """What a report shows of it."""
         return {"task": self.task_id, "try": self.try_number, "pod": self.name, "node": self.node, **story(self)}
+
+
+def writable_claims(life: Life) -> set[str]:
+    """The claims that a pod's first container may write to."""
+    mounts = life.first["spec"]["containers"][0].get("volumeMounts", ())
+    writable = {each["name"] for each in mounts if not each.get("readOnly")}
+    volumes = [each for each in life.first["spec"].get("volumes", ()) if each["name"] in writable]
+    return {each["persistentVolumeClaim"]["claimName"] for each in volumes if "persistentVolumeClaim" in each}
 
 
 def story(life: Life) -> dict[str, Any]:
@@ -245,13 +255,14 @@ REFUSALS = {
     "exceeded quota": ("quota", "the namespace's quota is used up: a pod beyond it is refused, not queued"),
     "violates PodSecurity": ("security", "it asks for rights that the namespace's Pod Security does not give"),
     "serviceaccount": ("account", "it names a service account that does not exist"),
+    "invalid: ": ("template", "its template, with the override, makes no pod that there could be: see the field named"),
 }
 """Part of the API's words → why it refused to create a pod."""
 
 
 @dataclass(frozen=True)
 class Refusal:
-    """A pod that the API refused to create; `kind` is quota, security, account, or "" for another reason."""
+    """A pod that the API refused to create; `kind` is quota, security, account, template, or "" for another one."""
 
     pod: str
     kind: str
@@ -262,7 +273,7 @@ class Refusal:
 def refusals(log: str) -> list[Refusal]:
     """The pods that could not be created, by the scheduler's log."""
     found: dict[str, Refusal] = {}
-    for match in FORBIDDEN.finditer(log):
+    for match in REFUSED.finditer(log):
         why = match["why"].replace("\\", "")
         kind, words = next((each for part, each in REFUSALS.items() if part in why), ("", "it is refused"))
         found.setdefault(match["pod"], Refusal(match["pod"], kind, words, why))

@@ -231,11 +231,14 @@ CELERY: Mapping[str, str] = {
 PODS: Mapping[str, str] = {
     # Pods made in one turn of the scheduler; 1 in production.
     "kubernetes_executor.worker_pods_creation_batch_size": "8",
+    # As in production: seconds after which a pod that has not begun its task is deleted and made anew, twice; then the
+    # task is failed. A task's token is valid for as long, so it must be longer than a pod takes to start.
+    "scheduler.task_queued_timeout": "600",
     # As in production: what failed is left to be looked into, what succeeded is not.
     "kubernetes_executor.delete_worker_pods": "True",
     "kubernetes_executor.delete_worker_pods_on_failure": "False",
 }
-"""How the KubernetesExecutor makes pods, and what it does with those that have ended."""
+"""How the KubernetesExecutor makes pods, and what it does with those that wait for long or have ended."""
 
 TAKEOVER: Mapping[str, str] = {
     # What a lost triggerer had in hand is taken over within a lesson; production defaults behind each.

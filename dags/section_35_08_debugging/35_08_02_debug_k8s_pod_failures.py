@@ -3,7 +3,7 @@
 A task that does not start, or dies, has one of a few causes. Go down the list; the first *yes* is the place to look:
 
     1. Is there a pod?     kubectl get pods -l dag_id=…,task_id=…
-       no  ─▶ its creation was refused: the scheduler's log has the answer of the Kubernetes API, 403 and a sentence
+       no  ─▶ its creation was refused: the scheduler's log has the answer of the Kubernetes API, 403 or 422, and why
     2. Is it Pending?      kubectl describe pod …, the events at the end
        FailedScheduling ─▶ no node fits      ErrImagePull ─▶ the image      FailedMount ─▶ a volume
     3. Has it ended?       State, Reason and Exit Code of its containers
@@ -16,11 +16,13 @@ A task that does not start, or dies, has one of a few causes. Go down the list; 
 | `image_missing` | an image that nobody has | `ErrImagePull`, `ImagePullBackOff` | the name, a pull secret |
 | `privileged` | the namespace's Pod Security | 403 `violates PodSecurity` | a security context as in 35.4.6 |
 | `unknown_account` | a service account that is not there | 403 `serviceaccount … not found` | create it, correct it |
+| `limit_below_request` | a template or override that makes no valid pod | 422 `is invalid` | the field that it names |
 | `asks_without_role` | RBAC: the account may not | 403 `cannot list resource "pods"` | a Role, as its log says |
 | `no_such_node` | no node has the label that it wants | `FailedScheduling` … `node affinity/selector` | label a node |
 
 A 403 names who wanted what: `User "system:serviceaccount:<namespace>:<account>" cannot <verb> resource "<resource>"`.
-That sentence is the Role to write; `kubectl auth can-i <verb> <resource> --as=…` tries it out.
+That sentence is the Role to write; `kubectl auth can-i <verb> <resource> --as=…` tries it out. A 422 names the field.
+The executor's own words, `Pod creation failed with reason …`, say less: the answer stands above them.
 
 `no_such_node` waits, as its pod does: until a node has the label (`kubectl label node … disk=35-08-02`), then it runs
 and ends well; or until `[scheduler] task_queued_timeout` has passed for the third time, then it is failed.
@@ -69,9 +71,9 @@ def override(base=None, **spec):
     return {"pod_override": k8s.V1Pod(metadata=metadata, spec=k8s.V1PodSpec(containers=[container], **spec))}
 
 
-def limited(memory):
-    """A pod that gets no more memory than that."""
-    requests = {"cpu": "50m", "memory": "320Mi"}
+def limited(memory, least="320Mi"):
+    """A pod that gets no more memory than that, and on a node that has as much as the least."""
+    requests = {"cpu": "50m", "memory": least}
     return override({"resources": k8s.V1ResourceRequirements(requests=requests, limits={"cpu": "1", "memory": memory})})
 
 
@@ -171,6 +173,11 @@ def debug_k8s_pod_failures():
         """Never runs in a pod: no pod is made for an account that is not there."""
         need_a_pod()
 
+    @task(executor_config=limited("384Mi", least="640Mi"))
+    def limit_below_request():
+        """Never runs in a pod: nobody can ask for more than its limit, so what its override makes is no valid pod."""
+        need_a_pod()
+
     @task(executor_config=override(node_selector={"disk": "35-08-02"}))
     def no_such_node():
         """Runs once a node has the label `disk=35-08-02`."""
@@ -232,8 +239,8 @@ def debug_k8s_pod_failures():
         """
         raise RuntimeError("a task of this run has failed")
 
-    broken = [out_of_memory(), image_missing(), privileged(), unknown_account(), asks_without_role(), no_such_node()]
-    [*broken, enough_memory(), diagnose()] >> watcher()
+    refused = [privileged(), unknown_account(), limit_below_request(), asks_without_role()]
+    [out_of_memory(), image_missing(), *refused, no_such_node(), enough_memory(), diagnose()] >> watcher()
 
 
 debug_k8s_pod_failures()

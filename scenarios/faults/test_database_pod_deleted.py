@@ -12,6 +12,7 @@ Hint: how long a service was away is in the fault's evidence; a slow machine may
 import pytest
 
 from scenarios.faulting import late_fails
+from scenarios.probing import REPORT_FAILED
 
 pytestmark = pytest.mark.needs(executor="KubernetesExecutor", section="35.4")
 
@@ -20,7 +21,7 @@ TASKS = 2
 
 @pytest.mark.parametrize("service", ["metadata-database", "api-server"])
 def test_tasks_survive_and_nothing_is_forgotten(service, airflow, faults, run_dag, start_in_pods, evidence):
-    """Each task is executed once, to its end; what was finished before is there as it was."""
+    """Each task is executed once, to its end, though reports of it failed; what was finished before is as it was."""
     earlier = run_dag(dag_id="35_01_02_portable_dag")
     busy = start_in_pods("35_01_04_executor_parallelism", "holds a slot", {"tasks": TASKS, "seconds": 60})
     busy.wait_for_work("work", TASKS)
@@ -29,10 +30,16 @@ def test_tasks_survive_and_nothing_is_forgotten(service, airflow, faults, run_da
         run = airflow.wait(busy.run, 240)
 
     ended = [ti for ti in airflow.task_instances(run) if ti.task_id == "work"]
+    said = {life.label: busy.history.said(life) for life in busy.lives("work")}
+    failed = {label: len(REPORT_FAILED.findall(log)) for label, log in said.items()}
+    gave_up = [label for label, log in said.items() if "Too many failed heartbeats" in log]
     evidence("pods", busy.account("work"))
+    evidence("reports that failed, by the task's own log", failed)
     evidence("seconds after the fault", {"healthy again": fault.down})
     assert airflow.run(earlier.run) == earlier.run, "a run that had ended is not as it was"
     assert airflow.task_instances(earlier.run) == list(earlier.instances)
+    assert not gave_up, f"{gave_up} gave up: an outage of {fault.down:.0f} s outlasted max_failed_heartbeats"
+    assert all(failed.values()), f"no report of some task failed, so it needed no patience: {failed}"
     assert run.state == "success", airflow.explain(run)
     assert {(ti.state, ti.try_number) for ti in ended} == {("success", 1)}
     assert len(busy.lives("work")) == TASKS

@@ -33,5 +33,6 @@ def test_tasks_fail_with_a_cause_and_recover_with_the_image(lab, airflow, faults
     assert lives and {each.kind for each in causes} == {"image"}
     assert all(life.phases() == ["Pending"] for life in lives), "a pod ran without its image"
     retries = int(lab.outputs["options"].get("kubernetes_executor.pod_launch_failure_retries", 1))
-    assert len(lives) == (1 + retries) * len({life.label for life in lives})
+    tasks = len({life.label for life in lives})
+    assert len(lives) == (1 + retries) * tasks, f"{len(lives)} pods were made for {tasks} tasks"
     assert later.state == "success", airflow.explain(later)

@@ -4,14 +4,21 @@ Hint: `kubectl get pods --watch` in the lab's namespace shows what this verifier
 """
 
 from collections import Counter
+from pathlib import Path
 
 import pytest
 
-from scenarios.pods import moment, spans
+from scenarios.judge import all_overlap
+from scenarios.pods import moment, spans, writable_claims
 
 pytestmark = pytest.mark.needs(executor="KubernetesExecutor", section="35.4")
 
 TASKS = ("first", "second", "report")
+NAMESPACES = ("pid", "mnt", "net", "ipc", "uts")
+"""What a node keeps apart: processes, file systems, network, memory that processes share, and its name.
+https://man7.org/linux/man-pages/man7/namespaces.7.html"""
+EXCHANGE = "airflow-exchange"
+"""A folder of the lab's own, in which any task may leave files for who looks on; Airflow needs none."""
 
 
 @pytest.fixture(scope="module")
@@ -83,18 +90,48 @@ def test_they_share_nothing(ran, evidence, claim):
     containers = {life.last["status"]["containerStatuses"][0]["containerID"] for life in ran.lives}
     evidence("containers", sorted(containers))
     assert len(containers) == len(TASKS), "two tasks had the same container"
-    claim(
-        "CeleryExecutor: not as isolated as KubernetesExecutor",
-        "seed 001",
-        "holds",
-        {"tasks": len(TASKS), "containers": len(containers), "files of another task": 0, "paths of the node": 0},
-    )
+    gone = [life.name for life in ran.lives if life.gone]
     claim(
         "KubernetesExecutor creates a new Pod for each task and tears it down when done",
         "seed 003",
-        "holds",
-        {"tasks": len(TASKS), "pods": len(ran.lives), "still there": sum(not life.gone for life in ran.lives)},
+        "holds" if len(gone) == len(ran.lives) == len(TASKS) else "wrong",
+        {"tasks": len(TASKS), "pods": len(ran.lives), "still there": len(ran.lives) - len(gone)},
     )
+
+
+@pytest.mark.needs(local="processes")
+def test_two_at_once_share_nothing(airflow, services, start_in_pods, evidence, claim):
+    """Question 3 of seed 001: as their node sees them, each has processes, files and a network of its own.
+
+    Of a Celery worker, tasks share all of these: see `claims/test_celery_executor.py`. What any two may write to here
+    is the exchange folder of these labs.
+    """
+    busy = start_in_pods("35_01_04_executor_parallelism", "holds a slot", {"tasks": 2, "seconds": 20})
+    rows = []
+    for ti in busy.wait_for_work("work", 2):
+        process = services.process(ti.hostname, ti.pid)
+        spaces = {kind: str(Path(f"/proc/{process.pid}/ns/{kind}").readlink()) for kind in NAMESPACES}
+        rows.append({"pod": ti.hostname, "process": process.pid, "parent": process.ppid(), **spaces})
+    run = airflow.wait(busy.run)
+    tasks = [ti for ti in airflow.task_instances(run) if ti.task_id == "work"]
+    shared = [what for what in rows[0] if len({row[what] for row in rows}) < len(rows)]
+    both = set.intersection(*(writable_claims(life) for life in busy.lives("work")))
+    evidence("two tasks at once", rows)
+    claim(
+        "CeleryExecutor: not as isolated as KubernetesExecutor",
+        "seed 001",
+        "wrong" if shared or both - {EXCHANGE} else "holds",
+        {
+            "tasks at once": len(rows),
+            "namespaces compared": list(NAMESPACES),
+            "shared": shared,
+            "claims that both may write to": sorted(both),
+        },
+    )
+    assert run.state == "success", airflow.explain(run)
+    assert all_overlap(tasks), "they did not run at once"
+    assert not shared, f"they share {', '.join(shared)}: {rows}"
+    assert both == {EXCHANGE}, f"both may write to {', '.join(sorted(both))}"
 
 
 def test_the_log_tells_how_to_look(ran, namespace, evidence):

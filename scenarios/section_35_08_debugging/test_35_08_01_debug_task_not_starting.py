@@ -17,7 +17,7 @@ from labs.service_logs import service_logs
 from labs.waiting import WaitTimeout, until
 from scenarios.changing import pool_slots
 from scenarios.observing import Look, Observation
-from scenarios.pods import ZONE, Namespace, refusals
+from scenarios.pods import ZONE, Namespace, cause, moment, refusals
 
 pytestmark = pytest.mark.needs(default_executor=("CeleryExecutor", "KubernetesExecutor"), section="35.8")
 
@@ -35,6 +35,7 @@ CAUSES = {"in_no_pool": "pool_missing", "behind": "upstream"}
 STATES = {"nobody_takes_me": "queued", "in_no_pool": "scheduled", "behind": None}
 LAST_LOOK = "review_scheduler_log"
 RETRIES = "kubernetes_executor.task_publish_max_retries"
+TIMEOUT = "scheduler.task_queued_timeout"
 
 
 @pytest.fixture(scope="module")
@@ -331,3 +332,28 @@ def test_no_room_in_the_quota(lab, faults, start_probe, told, service_log, evide
     assert row["state"] == "queued"
     assert refused, "the scheduler's log has no word of a quota"
     assert run.state == "success" and [each.try_number for each in probe.executions()] == [1]
+
+
+@in_pods
+def test_a_pod_that_nobody_takes_is_given_up(lab, airflow, namespace, start_probe, service_log, evidence):
+    """After `[scheduler] task_queued_timeout` its task is sent again, in a new pod, and after the third time failed.
+
+    Each pod was deleted without having run, and the task has used up no try.
+    """
+    with lab.reconfigured({TIMEOUT: "15", f"{TIMEOUT}_check_interval": "3"}), namespace.watched() as history:
+        said = service_log("scheduler")
+        probe = start_probe("probe_no_node")
+        run = airflow.wait(probe.run, 180)
+        history.wait_quiet(run)
+        again = said().count("Task stuck in queued; will try to requeue")  # the next scheduler has a log of its own
+    lives, (ti,) = history.lives(run), airflow.task_instances(run)
+    why = [cause(life, namespace.events(life.uid)) for life in lives]
+    lasted = [life.sightings[-1].at - moment(life.first["metadata"]["creationTimestamp"]) for life in lives]
+    evidence("pods", [{**life.row(), "seconds": each} for life, each in zip(lives, lasted, strict=True)])
+    evidence("causes", [vars(each) for each in why])
+    evidence("sent again by the scheduler", again)
+    assert (len(lives), again) == (3, 2), f"{len(lives)} pods were made, and {again} times it was sent again"
+    assert {each.kind for each in why} == {"unschedulable"}
+    assert all(life.phases() == ["Pending"] and life.gone for life in lives), "a pod ran, or is there still"
+    assert all(10 < each < 45 for each in lasted), f"the pods were given up after {lasted} s"
+    assert (run.state, ti.state, ti.try_number) == ("failed", "failed", 1)

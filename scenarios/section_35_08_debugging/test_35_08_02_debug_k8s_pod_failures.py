@@ -1,4 +1,4 @@
-"""From symptom to cause: memory, image, Pod Security, service account, RBAC and nodes, and that each fix is one.
+"""From symptom to cause: memory, image, Pod Security, service account, template, RBAC and nodes, and that a fix is one.
 
 Hint: a pod that was never made has no events; the answer of the API is in the scheduler's log.
 """
@@ -15,7 +15,7 @@ from scenarios.probing import ended
 pytestmark = pytest.mark.needs(executor="KubernetesExecutor", section="35.8")
 
 DAG = "35_08_02_debug_k8s_pod_failures"
-REFUSED = {"privileged": "security", "unknown_account": "account"}
+REFUSED = {"privileged": "security", "unknown_account": "account", "limit_below_request": "template"}
 TOLD = {
     "out_of_memory": "out_of_memory",
     "image_missing": "image",
@@ -94,6 +94,19 @@ def test_a_pod_that_is_refused(task_id, ran, said, evidence):
     assert run.of(task_id) == [], "a pod was made"
     assert found and {each.kind for each in found} == {REFUSED[task_id]}
     assert run.seen.one(task_id).state == "failed"
+
+
+def test_a_template_that_makes_no_pod(ran, said, evidence):
+    """The API named the field and what is wrong with it; the executor said no more than that there was no pod."""
+    run, _, _ = ran
+    found = [each for each in refusals(said()) if slug("limit_below_request") in each.pod]
+    own = [line for line in said().splitlines() if "Pod creation failed with reason 'Unprocessable Entity'" in line]
+    evidence("refused", [vars(each) for each in found])
+    evidence("the executor says", own)
+    assert [each.kind for each in found] == ["template"], f"the API has refused {found}"
+    assert "resources.requests" in found[0].proof and "memory limit of 384Mi" in found[0].proof
+    assert own
+    assert run.seen.one("limit_below_request").state == "failed"
 
 
 def test_rbac(ran, namespace, evidence):

@@ -282,6 +282,15 @@ SAME_EXECUTOR = {"35_10_04_disaster_recovery": (", executor=other_executor())", 
 """Another one: the standby works where the primary does."""
 
 IN_PODS = {
+    # pods of tasks share what their node's own processes share
+    "35_01_04_executor_parallelism": (
+        "    @task\n    def work(",
+        "    from kubernetes.client import models as k8s\n\n"
+        '    spec = k8s.V1PodSpec(containers=[k8s.V1Container(name="base")], host_ipc=True)\n\n'
+        '    @task(executor_config={"pod_override": k8s.V1Pod(spec=spec)})\n    def work(',
+    ),
+    # what should be no valid pod is one
+    "35_08_02_debug_k8s_pod_failures": ('limited("384Mi", least="640Mi")', 'limited("384Mi")'),
     # a pod that no node takes counts as one that is about to start
     "35_08_01_debug_task_not_starting": ('("PodScheduled", "False")', '("PodScheduled", "Unknown")'),
     # what is for a node with a GPU goes anywhere
@@ -760,6 +769,63 @@ def _let_in(lab: Lab) -> Iterator[None]:
         yield
 
 
+@contextmanager
+def _anything_allowed(lab: Lab) -> Iterator[None]:
+    """A namespace whose Pod Security refuses nothing."""
+    from scenarios.pods import Namespace
+
+    namespace, label = Namespace(lab.outputs), "pod-security.kubernetes.io/enforce"
+    path = f"/api/v1/namespaces/{namespace.name}"
+    before = namespace.api.request("GET", path)["metadata"]["labels"][label]
+    try:
+        namespace.patch(path, {"metadata": {"labels": {label: "privileged"}}})
+        yield
+    finally:
+        namespace.patch(path, {"metadata": {"labels": {label: before}}})
+
+
+@contextmanager
+def _without_rights(lab: Lab) -> Iterator[None]:
+    """A scheduler whose account may do nothing."""
+    from scenarios.pods import Namespace
+
+    namespace = Namespace(lab.outputs)
+    where = f"/apis/rbac.authorization.k8s.io/v1/namespaces/{namespace.name}/rolebindings/airflow-scheduler"
+    try:
+        namespace.api.request("DELETE", where)
+        yield
+    finally:
+        lab.up()
+
+
+@contextmanager
+def _tasks_end_in_the_silence(lab: Lab) -> Iterator[None]:
+    """The first two tasks that run at once are killed when the Kubernetes API stands still."""
+    from airflow_client.client import TaskInstanceApi
+
+    from scenarios.faulting_kubernetes import KubernetesServices, api_process
+    from scenarios.pods import Namespace
+
+    airflow, namespace = lab.airflow(), Namespace(lab.outputs)
+    services, server = KubernetesServices(namespace, lab.outputs["services"]), api_process(namespace)
+    api = TaskInstanceApi(airflow.client)
+
+    def watch(over: threading.Event) -> None:
+        tasks: list[psutil.Process] = []
+        while not over.wait(0.2):
+            if server.status() == psutil.STATUS_STOPPED:
+                for task in tasks:
+                    task.kill()
+                return
+            if len(tasks) < 2:  # then the Kubernetes API is asked no more
+                running = airflow.call(api.get_task_instances, dag_id="~", dag_run_id="~", state=["running"])
+                with suppress(psutil.NoSuchProcess):
+                    tasks = [services.process(ti.hostname, ti.pid) for ti in running.task_instances if ti.pid]
+
+    with _meanwhile(watch):
+        yield
+
+
 _KUBERNETES = (
     Mutation(
         "pods-are-not-what-tasks-ask-for",
@@ -808,8 +874,29 @@ _KUBERNETES = (
     ),
     Mutation(
         "logs-stay-in-their-pods",
-        {"test_35_04_09": r"the log store has 0 logs of raises"},
+        {
+            "test_35_04_09": r"the log store has 0 logs of raises",
+            "test_log_store_lost": r"not every task of the run before had its log there",
+        },
         _options({"logging.remote_logging": "False"}),
+    ),
+    Mutation(
+        "pods-use-the-shared-memory-of-their-node",
+        {"test_two_at_once_share_nothing": r"they share ipc"},
+        _all(_anything_allowed, partial(_edited_in_pods, ("35_01_04_executor_parallelism",), edits=IN_PODS)),
+    ),
+    Mutation(
+        "a-template-makes-a-pod-after-all",
+        {
+            "test_a_template_that_makes_no_pod": r"the API has refused \[\]",
+            "test_a_pod_that_is_refused": r"a pod was made",
+        },
+        partial(_edited_in_pods, ("35_08_02_debug_k8s_pod_failures",), edits=IN_PODS),
+    ),
+    Mutation(
+        "a-pod-that-waits-is-not-made-anew",
+        {"test_a_pod_that_nobody_takes": r"1 pods were made, and 0 times it was sent again"},
+        _options({"scheduler.num_stuck_in_queued_retries": "0"}),
     ),
 )
 
@@ -1139,13 +1226,52 @@ _UPGRADED = (
     ),
 )
 
+_PODS_LOST = (
+    Mutation(
+        "every-task-in-a-pod-has-a-retry",
+        {
+            "test_task_pod_lost": r"the runs ended as success, success, success",
+            "test_image_missing": r"4 pods were made for 1 tasks",
+        },
+        _options({"core.default_task_retries": "1", "core.default_task_retry_delay": "1"}),
+    ),
+    Mutation(
+        "tasks-in-pods-give-up-at-once",
+        {"test_database_pod_deleted": r"gave up: an outage of"},
+        _options({"workers.execution_api_retries": "1", "workers.max_failed_heartbeats": "1"}),
+    ),
+    Mutation(
+        "tasks-in-pods-report-hardly-ever",
+        {
+            "test_database_pod_deleted": r"no report of some task failed",
+            "test_node_stopped": r"waited 300 s for run .* of 35_04_05",
+        },
+        _options({"workers.min_heartbeat_interval": "600", "scheduler.task_instance_heartbeat_timeout": "3600"}),
+    ),
+    Mutation(
+        "the-scheduler-may-make-no-pod",
+        {"test_quota_exhausted": r"waited 60 s for the quota to refuse a pod; last state: no word of a quota"},
+        _without_rights,
+    ),
+    Mutation(
+        "task-pods-go-before-they-are-adopted",
+        {"test_scheduler_pod_deleted": r"pods ended with their scheduler|waited 90 s for the new scheduler to adopt"},
+        _pods_go_with_their_scheduler,
+    ),
+    Mutation(
+        "tasks-end-while-the-kubernetes-api-is-silent",
+        {"test_kubernetes_api_silent": r"tasks did not go on"},
+        _tasks_end_in_the_silence,
+    ),
+)
+
 MUTATIONS: Mapping[str, tuple[Mutation, ...]] = {
     "local": _LOCAL,
     "celery": (*_CELERY, *_DEBUGGING, *_SCALING),
     "edge": _EDGE,
     "multi": _MULTI,
     "ha": _HA,
-    "kubernetes": (*_KUBERNETES, *_UPGRADED),
+    "kubernetes": (*_KUBERNETES, *_UPGRADED, *_PODS_LOST),
     "docker": _DOCKER,
     "celery-docker": _CELERY_DOCKER,
     "celery-kubernetes": _CELERY_IN_PODS,

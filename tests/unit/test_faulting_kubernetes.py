@@ -12,7 +12,7 @@ from labs.errors import LabError
 from labs.runs import TaskInstance
 from scenarios.cutting import packets
 from scenarios.faulting import Fault, Incarnation
-from scenarios.faulting_kubernetes import ClusterFaults, Drain, KubernetesServices, Pod, as_pod, without
+from scenarios.faulting_kubernetes import ClusterFaults, Drain, KubernetesServices, Pod, as_pod, killed, without
 
 SERVICES = {
     "scheduler": [
@@ -150,6 +150,24 @@ def test_the_pod_of_a_task() -> None:
     assert found.task_pod(ti) == as_pod("work", task)
     with pytest.raises(LabError, match="pod '' of work is none of this lab's"):
         found.task_pod(TaskInstance("probe", "run", "work", -1, 1, "queued"))
+
+
+@pytest.mark.parametrize(
+    ("state", "said"),
+    [
+        ({"terminated": {"reason": "OOMKilled", "exitCode": 137}}, ""),
+        ({"terminated": {"reason": "OOMKilled", "exitCode": 0}}, "'exitCode': 0"),
+        ({"terminated": {"reason": "Error", "exitCode": 137}}, "'reason': 'Error'"),
+        ({"running": {}}, "no end"),
+    ],
+)
+def test_a_pod_that_the_kernel_killed_for_its_memory(state: Any, said: str) -> None:
+    seen = pod("task-1", "u1", containerStatuses=[{"name": "base", "state": state}])
+    if said:
+        with pytest.raises(LabError, match=said):
+            killed(seen)
+    else:
+        assert killed(seen) == "pod task-1 (u1): base was OOMKilled, exit code 137"
 
 
 def test_a_rule_of_a_node_is_told_from_others_by_its_mark() -> None:

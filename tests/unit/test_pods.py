@@ -9,7 +9,19 @@ import pytest
 
 from labs.runs import Run
 from labs.waiting import until
-from scenarios.pods import Cause, History, Life, Sighting, cause, messages, moment, refusals, slug, spans
+from scenarios.pods import (
+    Cause,
+    History,
+    Life,
+    Sighting,
+    cause,
+    messages,
+    moment,
+    refusals,
+    slug,
+    spans,
+    writable_claims,
+)
 
 RUN = Run("probe", "run 1", "success")
 
@@ -138,19 +150,25 @@ UNSAFE = (
     'body: {"message":"pods \\"p-privileged-z3\\" is forbidden: violates PodSecurity \\"restricted:latest\\": '
     'privileged (container \\"base\\" must not set securityContext.privileged=true)","reason":"Forbidden"}'
 )
+IMPOSSIBLE = (
+    'body: {"message":"Pod \\"p-limit-below-request-w4\\" is invalid: spec.containers[0].resources.requests: Invalid '
+    'value: \\"640Mi\\": must be less than or equal to memory limit of 384Mi","reason":"Invalid","details":{}}'
+)
 
 
 @pytest.mark.parametrize("escaped", [False, True])
 def test_what_the_api_refused_is_in_the_schedulers_log(escaped: bool) -> None:
-    log = "\n".join([PLAIN, "between", STRANGER, UNSAFE, UNSAFE])
+    log = "\n".join([PLAIN, "between", STRANGER, UNSAFE, UNSAFE, IMPOSSIBLE])
     found = refusals(log.replace("\\", "\\\\").replace('"', '\\"') if escaped else log)
     assert [(each.pod, each.kind) for each in found] == [
         ("p-large-x1", "quota"),
         ("p-unknown-account-y2", "account"),
         ("p-privileged-z3", "security"),
+        ("p-limit-below-request-w4", "template"),
     ]
     assert "requested: requests.memory=512Mi" in found[0].proof
     assert 'serviceaccount "none" not found' in found[1].proof
+    assert found[3].proof.endswith('"640Mi": must be less than or equal to memory limit of 384Mi')
 
 
 def test_a_log_without_refusals() -> None:
@@ -164,6 +182,28 @@ def test_messages_of_a_pods_log() -> None:
 
 def test_a_tasks_id_in_a_pods_name() -> None:
     assert slug("image_missing") == "image-missing"
+
+
+def test_the_claims_that_a_pod_may_write_to() -> None:
+    seen = pod("Pending")
+    seen["spec"] = {
+        "containers": [
+            {
+                "name": "base",
+                "volumeMounts": [{"name": "home"}, {"name": "dags", "readOnly": True}, {"name": "shared"}],
+            },
+            {"name": "sidecar", "volumeMounts": [{"name": "other"}]},
+        ],
+        "volumes": [
+            {"name": "home", "emptyDir": {}},
+            *(
+                {"name": each, "persistentVolumeClaim": {"claimName": f"a-{each}"}}
+                for each in ("dags", "shared", "other")
+            ),
+        ],
+    }
+    assert writable_claims(life(seen)) == {"a-shared"}
+    assert writable_claims(life(pod("Pending"))) == set()
 
 
 class Api:
