@@ -252,12 +252,12 @@ class KubernetesServices:
         pod = self._pod(service)
         if pod is None:
             raise LabError(f"{service} has no pod to run {command[0]} in")
-        from components.platforms.kubernetes.pods import entry  # pulumi takes a while to import
+        from components.platforms.docker.platform import ENTRY  # pulumi takes a while to import
 
         settings = [f"{key}={value}" for key, value in variables.items()]
         # the end of an input cannot be told through the API: a shell gives it to the command
         piped = ["/bin/sh", "-c", 'text=$1; shift; printf %s "$text" | "$@"', "sh", text] if text else []
-        whole = ["/bin/sh", "-c", entry({}), service, "env", *settings, *piped, *command]
+        whole = ["/bin/sh", "-c", ENTRY, service, "env", *settings, *piped, *command]
         container = str(pod["spec"]["containers"][0]["name"])
         return execute(self._spaces[service], str(pod["metadata"]["name"]), container, whole)
 
