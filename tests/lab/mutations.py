@@ -759,7 +759,41 @@ def _let_in(lab: Lab) -> Iterator[None]:
         yield
 
 
+@contextmanager
+def _without_probe(probe: str, service: str, lab: Lab) -> Iterator[None]:
+    """A service whose container has no such probe."""
+    from scenarios.faulting_kubernetes import KubernetesServices
+    from scenarios.pods import Namespace
+
+    namespace = Namespace(lab.outputs)
+    services = KubernetesServices(namespace, lab.outputs["services"])
+    path = f"/apis/apps/v1/namespaces/{namespace.name}/deployments/{services.workload(service)}"
+    (whole,) = namespace.api.request("GET", path)["spec"]["template"]["spec"]["containers"]
+
+    def contain(container: Mapping[str, object]) -> None:
+        old = services.incarnation(service).id
+        namespace.patch(path, {"spec": {"template": {"spec": {"containers": [container]}}}})
+
+        def replaced() -> tuple[bool | None, str]:
+            state, new = services.states()[service], services.incarnation(service).id
+            return (True if state == "RUNNING" and new not in ("", old) else None), state
+
+        until(replaced, what=f"{service} to have another pod", timeout=120)
+
+    try:
+        contain({key: value for key, value in whole.items() if key != probe})
+        yield
+    finally:
+        contain(whole)
+
+
 _KUBERNETES = (
+    Mutation(
+        "nobody-looks-whether-the-scheduler-moves",
+        {"test_service_stands_still": r"waited 300 s for Kubernetes to start scheduler again"},
+        partial(_without_probe, "livenessProbe", "scheduler"),
+        long=True,
+    ),
     Mutation(
         "pods-are-not-what-tasks-ask-for",
         {
