@@ -888,7 +888,21 @@ def _budgets(least: int, lab: Lab) -> Iterator[None]:
             namespace.patch(f"{path}/{name}", {"spec": {"minAvailable": 1}})
 
 
+@contextmanager
+def _ready_at_once(role: str, lab: Lab) -> Iterator[None]:
+    """Services of a role whose pods are ready as soon as they run."""
+    with ExitStack() as undo:
+        for each in lab.outputs["services"][role]:
+            undo.enter_context(_without_probe("startupProbe", each["name"], lab))
+        yield
+
+
 _HA_IN_PODS = (
+    Mutation(
+        "schedulers-are-ready-at-once",
+        {"test_node_drained": r"waited 20 s for the budget|scheduler-\d was (let go at once|ready before)"},
+        partial(_ready_at_once, "scheduler"),
+    ),
     Mutation(
         "budgets-leave-nothing",
         {
