@@ -50,6 +50,9 @@ QUICKLY = 1
 NODE_LOST = 150
 """Seconds in which a node that is gone is seen to be: its lease is missed for 40, in newer releases for 50."""
 
+GIVEN_UP = 300
+"""Seconds in which a container that stands still is started again: its liveness probe must fail six times, every 30 s,
+and then it has the time to end that every pod of its kind has."""
 
 NO_SECRETS = ("PGCONNECT_TIMEOUT",)
 """Settings that come with the secret ones."""
@@ -647,25 +650,49 @@ class ClusterFaults(Faults):
         space.api.request("POST", space.path("pods", f"{pod.name}/eviction"), body)
 
     @contextmanager
-    def drained(self, node: str, away: str = "", notice: int = PATIENTLY) -> Iterator[Drain]:
-        """A node that is drained as `kubectl drain` does it; where one is named, when a service elsewhere is just away.
+    def stood_still(self, service: str) -> Iterator[Fault]:
+        """A service whose processes are stopped until Kubernetes starts it again; the block runs before that.
+
+        Nobody lets them go on: what a container's liveness probe misses for long enough is the kubelet's to end.
+        """
+        (pod,) = self._cluster.service_pod(service).parts
+        name = f"{service} stands still"
+
+        def again() -> tuple[bool | None, str]:
+            now = self._cluster.pod(pod)
+            return (True if now and life_of(now).restarts > pod.restarts else None), "it is as it was"
+
+        with self._fault(name) as fault:
+            try:
+                old = self._services.freeze(service)
+                fault.prove("landed", self._asleep(old))
+                yield fault
+                with late_fails():
+                    until(again, what=f"Kubernetes to start {service} again", timeout=GIVEN_UP, interval=1)
+                fault.gone.append(old)
+            finally:
+                self._services.thaw(service)
+                fault.since = time.time()
+
+    @contextmanager
+    def drained(self, node: str, *away: str, notice: int = PATIENTLY) -> Iterator[Drain]:
+        """A node that is drained as `kubectl drain` does it; where some are named, when those elsewhere are just away.
 
         The node takes no new pods, and those of the lab's services on it are evicted: one that a budget protects is
         asked for again and again. The block runs when all of them are gone from the node, and others are healthy in
         their places. Afterwards the node takes pods again, and gets those back that it had.
 
         Args:
-            away: a service that stands in for one on the node; its pod is deleted, and replaced by its Deployment.
+            away: services that stand in for some on the node; their pods are deleted, and replaced by Deployments.
             notice: seconds that a pod is given to end what it does.
         """
         moved = self._cluster.on(node)
-        others = [away] if away else []
-        with self._fault(f"node {node} drained", *moved, *others) as fault:
+        with self._fault(f"node {node} drained", *moved, *away) as fault:
             olds = [self._cluster.service_pod(service) for service in moved]
-            budgets, drain = [self._budget(service) for service in others], Drain(fault)
+            budgets, drain = [self._budget(service) for service in away], Drain(fault)
             try:
                 self._take_pods(node, False)
-                self._end(fault, [self._cluster.service_pod(service) for service in others], self._delete)
+                self._end(fault, [self._cluster.service_pod(service) for service in away], self._delete)
                 with late_fails():
                     for budget in budgets:
                         self._wait_for_no_slack(budget)
@@ -673,7 +700,7 @@ class ClusterFaults(Faults):
                     self._wait_for_empty(node, olds)
                     fault.gone += olds
                     fault.since = time.time()
-                    self._recovered(fault, *moved, *others)
+                    self._recovered(fault, *moved, *away)
                 fault.prove("landed", f"{len(olds)} pods were evicted from {node}, the last after {drain.last:.0f} s")
                 yield drain
             finally:

@@ -25,6 +25,7 @@ class Job:
     id: int
     state: str
     heartbeat: datetime
+    began: datetime
 
 
 class Replicas:
@@ -50,8 +51,9 @@ class Replicas:
                 limit=100,
             )
             for job in answer.jobs:
-                if job.hostname in names and job.latest_heartbeat:
-                    found.setdefault(job.hostname, Job(job.id, job.state or "none", job.latest_heartbeat))
+                if job.hostname in names and job.latest_heartbeat and job.start_date:
+                    seen = Job(job.id, job.state or "none", job.latest_heartbeat, job.start_date)
+                    found.setdefault(job.hostname, seen)
         return found
 
     def unwell(self, since: float) -> str:

@@ -154,6 +154,28 @@ def test_the_zones_are_those_of_the_cluster(lab, services, namespace, evidence):
 
 
 @pytest.mark.needs(platform="kubernetes")
+def test_services_go_before_workers_and_each_kind_is_spread(lab, services, namespace, evidence):
+    """As the API server stored their pods: the number of their priority, and zones that must not differ by two."""
+    several = {role: group for role, group in lab.outputs["services"].items() if len(group) > 1}
+    rows = []
+    for role, group in several.items():
+        for (part,) in (services.service_pod(each["name"]).parts for each in group):
+            pod = namespace.api.request("GET", namespace.path("pods", part.name))
+            rules = [
+                (rule["topologyKey"], rule["maxSkew"], rule["whenUnsatisfiable"])
+                for rule in pod["spec"].get("topologySpreadConstraints", ())
+                if rule["labelSelector"]["matchLabels"].items() <= pod["metadata"]["labels"].items()
+            ]
+            rows.append({"role": role, "pod": part.name, "priority": pod["spec"].get("priority", 0), "spread": rules})
+    evidence("pods", rows)
+    of_workers = {row["priority"] for row in rows if row["role"] == "worker"}
+    of_services = {row["priority"] for row in rows if row["role"] != "worker"}
+    assert 0 < max(of_workers) < min(of_services), f"workers have the priority {of_workers}, services {of_services}"
+    for row in rows:
+        assert row["spread"] == [(ZONE, 1, "DoNotSchedule")], f"{row['pod']} is spread by {row['spread']}"
+
+
+@pytest.mark.needs(platform="kubernetes")
 def test_kubernetes_has_a_budget_for_each_kind(ran, lab, namespace, evidence):
     """What its own controller counts: two are there, one must stay, one may go; as the DAG works it out."""
     path = f"/apis/policy/v1/namespaces/{namespace.name}/poddisruptionbudgets"

@@ -826,7 +826,41 @@ def _tasks_end_in_the_silence(lab: Lab) -> Iterator[None]:
         yield
 
 
+@contextmanager
+def _without_probe(probe: str, service: str, lab: Lab) -> Iterator[None]:
+    """A service whose container has no such probe."""
+    from scenarios.faulting_kubernetes import KubernetesServices
+    from scenarios.pods import Namespace
+
+    namespace = Namespace(lab.outputs)
+    services = KubernetesServices(namespace, lab.outputs["services"])
+    path = f"/apis/apps/v1/namespaces/{namespace.name}/deployments/{services.workload(service)}"
+    (whole,) = namespace.api.request("GET", path)["spec"]["template"]["spec"]["containers"]
+
+    def contain(container: Mapping[str, object]) -> None:
+        old = services.incarnation(service).id
+        namespace.patch(path, {"spec": {"template": {"spec": {"containers": [container]}}}})
+
+        def replaced() -> tuple[bool | None, str]:
+            state, new = services.states()[service], services.incarnation(service).id
+            return (True if state == "RUNNING" and new not in ("", old) else None), state
+
+        until(replaced, what=f"{service} to have another pod", timeout=120)
+
+    try:
+        contain({key: value for key, value in whole.items() if key != probe})
+        yield
+    finally:
+        contain(whole)
+
+
 _KUBERNETES = (
+    Mutation(
+        "nobody-looks-whether-the-scheduler-moves",
+        {"test_service_stands_still": r"waited 300 s for Kubernetes to start scheduler again"},
+        partial(_without_probe, "livenessProbe", "scheduler"),
+        long=True,
+    ),
     Mutation(
         "pods-are-not-what-tasks-ask-for",
         {
@@ -942,7 +976,21 @@ def _budgets(least: int, lab: Lab) -> Iterator[None]:
             namespace.patch(f"{path}/{name}", {"spec": {"minAvailable": 1}})
 
 
+@contextmanager
+def _ready_at_once(role: str, lab: Lab) -> Iterator[None]:
+    """Services of a role whose pods are ready as soon as they run."""
+    with ExitStack() as undo:
+        for each in lab.outputs["services"][role]:
+            undo.enter_context(_without_probe("startupProbe", each["name"], lab))
+        yield
+
+
 _HA_IN_PODS = (
+    Mutation(
+        "schedulers-are-ready-at-once",
+        {"test_node_drained": r"waited 20 s for the budget|scheduler-\d was (let go at once|ready before)"},
+        partial(_ready_at_once, "scheduler"),
+    ),
     Mutation(
         "budgets-leave-nothing",
         {

@@ -465,7 +465,7 @@ def test_who_schedules(judged: Judged, monkeypatch: pytest.MonkeyPatch) -> None:
             faults=SimpleNamespace(lost=lambda service: nullcontext()),
             probes=frozenset(dags),
             replicas=SimpleNamespace(
-                names={"scheduler": names}, jobs=lambda: {name: Job(1, "running", NOON) for name in names}
+                names={"scheduler": names}, jobs=lambda: {name: Job(1, "running", NOON, NOON) for name in names}
             ),
             service_log=lambda role, number: lambda: logs[number],
         )

@@ -19,8 +19,8 @@ from components.airflow import variable
 from components.log_store import OPTIONS
 from components.platforms.kubernetes import resources
 from components.platforms.kubernetes.names import SERVICE
-from components.platforms.kubernetes.platform import CLUSTER_WIDE, REACHES
-from components.platforms.kubernetes.pods import SECRETS, entry, probes
+from components.platforms.kubernetes.platform import CLUSTER_WIDE, REACHES, READINESS
+from components.platforms.kubernetes.pods import SECRETS, UP, entry, probes
 from components.secrets import NAMES
 from labs.cluster import OWNER
 from labs.engines.base import PROJECT
@@ -338,7 +338,9 @@ def test_each_probe_has_its_action() -> None:
     blank: dict[str, Any] = {"http": "", "healthy": [], "tcp": "", "log": "", "file": "", "timeout": 300.0}
     assert probes(blank) == {}
     log = probes({**blank, "log": "ready"})
-    assert list(log) == ["livenessProbe"] and "stands still" in log["livenessProbe"]["exec"]["command"][-1]
+    assert log["startupProbe"]["exec"] == {"command": ["test", "-e", UP]} and f'"{UP}"' in READINESS.read_text()
+    assert log["startupProbe"]["failureThreshold"] * log["startupProbe"]["periodSeconds"] == 300
+    assert "stands still" in log["livenessProbe"]["exec"]["command"][-1]
     assert log["livenessProbe"]["periodSeconds"] * log["livenessProbe"]["failureThreshold"] >= 180
     assert probes({**blank, "tcp": "broker:6379"})["readinessProbe"]["tcpSocket"] == {"port": 6379}
     http = probes({**blank, "http": "http://api:8080/health"})

@@ -34,7 +34,8 @@ class Airflow:
 
 
 def job(hostname: str, number: int, state: str = "running", heartbeat: datetime = NOON) -> Any:
-    return SimpleNamespace(hostname=hostname, id=number, state=state, latest_heartbeat=heartbeat)
+    times = {"latest_heartbeat": heartbeat, "start_date": NOON}
+    return SimpleNamespace(hostname=hostname, id=number, state=state, **times)
 
 
 def replicas(schedulers: list[Any], names: tuple[str, ...] = ("scheduler-1", "scheduler-2")) -> Replicas:

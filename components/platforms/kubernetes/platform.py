@@ -106,6 +106,9 @@ RULES: Mapping[Grant, list[dict[str, list[str]]]] = {
 }
 """https://airflow.apache.org/docs/helm-chart/stable/ (pod-launcher-role, pod-log-reader-role)"""
 
+READINESS = Path(__file__).parent / "readiness" / "airflow_local_settings.py"
+"""What tells a container, by a file, what else only its log does."""
+
 CALM = 60
 """Seconds for which an autoscaler must have wanted fewer replicas, before there are fewer; 300 by default."""
 
@@ -198,6 +201,7 @@ class KubernetesPlatform:
         self._shared: dict[str, Mounted] = {}
         self._outside: dict[str, pulumi.Output[str]] = {}
         self._priorities: dict[str, pulumi.Output[str]] = {}
+        self._readiness = self.volume("readiness", [READINESS], pulumi.ResourceOptions())
         self._policies(self._own, pulumi.ResourceOptions())
         if database:
             rule = {"ports": [{"protocol": "TCP", "port": database}]}
@@ -585,14 +589,17 @@ class KubernetesPlatform:
         secret = f"{object_name(name)}-env"
         data: dict[str, pulumi.Output[str]] = {"secrets": pulumi.Output.secret(encoded)}
         made = self._make("Secret", secret, f"{name}-env", opts, space=space, data=data)
-        volumes, mounts, copies = self._mounted(spec.volumes, space, shared=True)
+        health = (spec.health if isinstance(spec, ServiceSpec) else None) or Health()
+        tells = [self._readiness] if health.log else []
+        volumes, mounts, copies = self._mounted([*spec.volumes, *tells], space, shared=True)
         mount = {"mountPath": SECRETS.rpartition("/")[0], "readOnly": True}
         more, where = pods.volume("env", _secret(made, secret), [mount])
         job = isinstance(spec, JobSpec)
         stop = Stop() if isinstance(spec, JobSpec) else spec.stop
-        health = (spec.health if isinstance(spec, ServiceSpec) else None) or Health()
         numbered = bool(space.key)  # one that is apart may be scaled by hand
-        shell = pulumi.Output.from_input(health.file).apply(lambda file: pods.entry(copies, file, numbered=numbered))
+        ready = pods.UP if health.log else health.file
+        path = {"PYTHONPATH": self._readiness.path} if health.log else {}
+        shell = pulumi.Output.from_input(ready).apply(lambda file: pods.entry(copies, file, numbered=numbered))
         command = ["/bin/sh", "-c", shell, name, *ENTRY_POINTS.get(spec.image, ())]
         granted = isinstance(spec, ServiceSpec) and bool(spec.grants)
         scaled = isinstance(spec, ServiceSpec) and spec.autoscaling is not None
@@ -602,7 +609,7 @@ class KubernetesPlatform:
             "imagePullPolicy": "IfNotPresent",
             "command": command,
             "args": list(spec.command),
-            "env": pods.variables({**marks(str(self._home), name), **spec.environment}),
+            "env": pods.variables({**marks(str(self._home), name), **path, **spec.environment}),
             "resources": pods.resources(spec.image, spec.role),
             "securityContext": SAFE,
             "volumeMounts": [*mounts, *where],

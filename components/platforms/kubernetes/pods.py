@@ -58,8 +58,15 @@ MAIN = "/tmp/.main"  # noqa: S108 - of the pod
 """File with the id of a container's main process, which is 1 only where the pod's processes are not shared."""
 
 
+UP = "/tmp/.up"  # noqa: S108 - of the pod
+"""File that a service of Airflow writes when its log says that it is up, which cannot be read from within.
+
+`readiness/airflow_local_settings.py` writes it.
+"""
+
+
 def probes(health: Mapping[str, Any]) -> dict[str, Any]:
-    """The probes of a container; where only its log tells that it is ready, it is asked for signs of life alone.
+    """The probes of a container; one that has not started is not ready either, and what its log says is said once.
 
     Starting takes as long as it may, and a service that once was ready is restarted only after minutes without an
     answer: on a slow machine that is no sign of death. Whose port nobody may ask is alive while it moves.
@@ -73,7 +80,12 @@ def probes(health: Mapping[str, Any]) -> dict[str, Any]:
     elif health["file"]:
         action = {"exec": {"command": ["test", "-e", health["file"]]}}
     elif health["log"]:
-        return {"livenessProbe": {**PATIENT, **moves, "periodSeconds": 30}}
+        up = {
+            "exec": {"command": ["test", "-e", UP]},
+            "periodSeconds": 2,
+            "failureThreshold": int(health["timeout"] / 2),
+        }
+        return {"startupProbe": {**PATIENT, **up}, "livenessProbe": {**PATIENT, **moves, "periodSeconds": 30}}
     else:
         return {}
     patient = {**PATIENT, **action}
