@@ -1289,14 +1289,6 @@ _PODS_LOST = (
         _options({"workers.execution_api_retries": "1", "workers.max_failed_heartbeats": "1"}),
     ),
     Mutation(
-        "tasks-in-pods-report-hardly-ever",
-        {
-            "test_database_pod_deleted": r"no report of some task failed",
-            "test_node_stopped": r"waited 300 s for run .* of 35_04_05",
-        },
-        _options({"workers.min_heartbeat_interval": "600", "scheduler.task_instance_heartbeat_timeout": "3600"}),
-    ),
-    Mutation(
         "the-scheduler-may-make-no-pod",
         {"test_quota_exhausted": r"waited 60 s for the quota to refuse a pod; last state: no word of a quota"},
         _without_rights,
