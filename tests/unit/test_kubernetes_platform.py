@@ -20,7 +20,7 @@ from components.log_store import OPTIONS
 from components.platforms.kubernetes import resources
 from components.platforms.kubernetes.names import SERVICE
 from components.platforms.kubernetes.platform import CLUSTER_WIDE, REACHES, READINESS
-from components.platforms.kubernetes.pods import SECRETS, UP, entry, probes
+from components.platforms.kubernetes.pods import NOTED, SECRETS, UP, entry, probes
 from components.secrets import NAMES
 from labs.cluster import OWNER
 from labs.engines.base import PROJECT
@@ -160,6 +160,19 @@ def test_every_object_is_found_again_and_in_the_namespace(any_lab: Declared) -> 
             own, site = f"airflow-{lab}", inputs["metadata"]["namespace"].removeprefix(f"airflow-{lab}-")
             assert inputs["metadata"]["namespace"] in (own, *(f"{own}-{each}" for each in SITES)), name
             assert (site in SITES) == name.startswith(SITES), "a site has another's object"
+
+
+def test_kubernetes_takes_nothing_out_of_a_command(any_lab: Declared) -> None:
+    for name, pod in any_lab.pretender.pods():
+        for container in pod["spec"]["containers"]:
+            said = [*container.get("command", ()), *container.get("args", ())]
+            said += [
+                each
+                for probe in ("liveness", "readiness", "startup")
+                for each in container.get(f"{probe}Probe", {}).get("exec", {}).get("command", ())
+            ]
+            # of two dollars it leaves one, and what stands in $(…) is a variable of its own
+            assert not [each for each in said if "$$" in each], name
 
 
 def test_every_pod_meets_the_restricted_standard_and_more(any_lab: Declared) -> None:
@@ -368,7 +381,7 @@ def test_a_process_that_stands_still_is_not_alive(tmp_path: Path) -> None:
 
 
 def test_a_shell_copies_before_the_command_takes_its_place() -> None:
-    assert entry({"/a": "/b c"}) == (". /run/lab/secrets; install -m 600 /a '/b c'; echo $$ >/tmp/.main; exec \"$@\"")
+    assert entry({"/a": "/b c"}) == f". /run/lab/secrets; install -m 600 /a '/b c'; {NOTED}; exec \"$@\""
 
 
 @pytest.mark.parametrize(
@@ -382,7 +395,7 @@ def test_a_pod_beyond_the_first_has_a_name_of_its_own(pod: str, said: str) -> No
     shell = (
         entry({}, numbered=True)
         .replace(f". {SECRETS}; ", "")
-        .replace("echo $$ >/tmp/.main; ", "")
+        .replace(f"{NOTED}; ", "")
         .replace('exec "$@"', f'echo "${SERVICE_MARK}:" "$@"')
     )
     command = ["airflow", "-H", "site-b", "--pid", "/lab/site-b-home/x", "two words"]

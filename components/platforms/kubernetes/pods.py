@@ -57,6 +57,10 @@ PATIENT: Mapping[str, Any] = {"timeoutSeconds": 20, "failureThreshold": 6}
 MAIN = "/tmp/.main"  # noqa: S108 - of the pod
 """File with the id of a container's main process, which is 1 only where the pod's processes are not shared."""
 
+NOTED = f"read -r main _ </proc/self/stat; echo $main >{MAIN}"
+"""Writes it. Of `$$` in a command Kubernetes would leave one dollar.
+https://kubernetes.io/docs/tasks/inject-data-application/define-command-argument-container/"""
+
 
 UP = "/tmp/.up"  # noqa: S108 - of the pod
 """File that a service of Airflow writes when its log says that it is up, which cannot be read from within.
@@ -117,13 +121,13 @@ def entry(copies: Mapping[str, str], ready: str = "", *, numbered: bool = False)
         numbered: whether an argument that is the name of the service is to be that of its pod.
 
     >>> entry({})
-    '. /run/lab/secrets; echo $$ >/tmp/.main; exec "$@"'
+    '. /run/lab/secrets; read -r main _ </proc/self/stat; echo $main >/tmp/.main; exec "$@"'
     """
     pairs = sorted(copies.items())
     made = [f"install -m 600 {shlex.quote(source)} {shlex.quote(target)}" for source, target in pairs]
     stale = [f"rm -f {shlex.quote(ready)}"] if ready else []
     named = [NUMBERED] if numbered else []
-    return "; ".join([f". {SECRETS}", *stale, *made, *named, f"echo $$ >{MAIN}", 'exec "$@"'])
+    return "; ".join([f". {SECRETS}", *stale, *made, *named, NOTED, 'exec "$@"'])
 
 
 def ending(stop: Stop) -> dict[str, Any]:
