@@ -260,7 +260,7 @@ class Airflow:
             paused=dag.is_paused,
         )
 
-    def wait_for_dag(self, dag_id: str, timeout: float = 60.0, *, file: str = "") -> Dag:
+    def wait_for_dag(self, dag_id: str, timeout: float = 180.0, *, file: str = "") -> Dag:
         """Wait until a DAG is parsed.
 
         Args:

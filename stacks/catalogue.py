@@ -198,6 +198,8 @@ QUICK: Mapping[str, str] = {
     # between two tasks of a chain lies one sleep of an idle scheduler
     "scheduler.scheduler_idle_sleep_time": "0.25",  # 1
     "workers.min_heartbeat_interval": "1",  # 5; also how soon a slot of the LocalExecutor is free again
+    # 3; more than in production, as an API server takes up to a minute to start again on two busy cores
+    "workers.max_failed_heartbeats": "10",
 }
 """Time-outs shorter than in production, but not so short that a busy two-core machine looks dead."""
 

@@ -419,7 +419,7 @@ def _all(*changes: Callable[[Lab], AbstractContextManager[object]]) -> Callable[
 
 _IMPATIENT = {
     "AIRFLOW__WORKERS__EXECUTION_API_RETRIES": "1",  # 5
-    "AIRFLOW__WORKERS__MAX_FAILED_HEARTBEATS": "1",  # 3
+    "AIRFLOW__WORKERS__MAX_FAILED_HEARTBEATS": "1",  # 10
 }
 """How a task's process is told to give up soon."""
 
