@@ -9,8 +9,9 @@ from __future__ import annotations
 import json
 import subprocess
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -181,12 +182,13 @@ class _KindProvider(ResourceProvider):
             fresh = not self._exists(name)
             users.note(str(props["home"]), True)  # first, so that `down` finds what a crash leaves
             try:
+                woken: dict[str, datetime] = {}
                 if fresh:
                     self._make(name, props)
                 else:
-                    self._wake(name)
+                    woken = self._wake(name)
                 kubeconfig = kind("get", "kubeconfig", "--name", name)
-                nodes = self._settle(name, cluster(kubeconfig))
+                nodes = self._settle(name, cluster(kubeconfig), woken)
                 check_usable(cluster(kubeconfig), f"the kind cluster {name}")
             except BaseException:
                 if fresh:
@@ -234,14 +236,17 @@ class _KindProvider(ResourceProvider):
             kind("create", "cluster", "--name", name, "--image", image, "--config", "-", *place, text=text)
 
     @staticmethod
-    def _wake(name: str) -> None:
-        """A reboot leaves the nodes' containers stopped, or started in any order."""
+    def _wake(name: str) -> dict[str, datetime]:
+        """A reboot leaves the nodes' containers stopped, or started in any order: those started here, and when."""
+        woken = {}
         with daemon() as client:
             for each in node_containers(client, name):
                 if each.status != "running":
+                    woken[str(each.name)] = datetime.now(timezone.utc).replace(microsecond=0)
                     each.start()
+        return woken
 
-    def _settle(self, name: str, api: Cluster) -> list[str]:
+    def _settle(self, name: str, api: Cluster, woken: Mapping[str, datetime]) -> list[str]:
         """Give the nodes a network of pods where their image leaves that to us, and wait until they are ready."""
         with daemon() as client:
             containers = node_containers(client, name)
@@ -261,6 +266,7 @@ class _KindProvider(ResourceProvider):
                     for path, text in files.items():
                         _write(container, path, text)
             until(lambda: _ready(api), what=f"the nodes of {name} to be ready", timeout=180, interval=0.5)
+            until(lambda: _told(api, woken), what=f"the nodes of {name} to say what runs", timeout=180, interval=0.5)
             return [str(each.name) for each in containers]
 
 
@@ -291,6 +297,22 @@ def _ready(api: Cluster) -> tuple[bool | None, str]:
         if ready.get("status") != "True":
             lacking.append(f"{node['metadata']['name']}: {ready.get('message', 'it has not reported yet')}")
     return (None if lacking else True), "; ".join(lacking) or "ready"
+
+
+def _told(api: Cluster, woken: Mapping[str, datetime]) -> tuple[bool | None, str]:
+    """Whether nothing is said to run since before its node was started: until a node says so, all is as it was."""
+    stale = []
+    try:
+        pods = api.items("/api/v1/pods") if woken else []
+    except LabError as error:
+        return None, str(error)
+    for pod in pods:
+        since = woken.get(pod["spec"].get("nodeName", ""))
+        states = [each["state"] for each in pod["status"].get("containerStatuses", ())]
+        begun = [state["running"]["startedAt"] for state in states if "running" in state]
+        if since and any(datetime.fromisoformat(each.replace("Z", "+00:00")) < since for each in begun):
+            stale.append(f"{pod['metadata']['namespace']}/{pod['metadata']['name']}")
+    return (None if stale else True), f"as before they stood still: {', '.join(stale)}" if stale else "all is told"
 
 
 def _write(container: Any, path: str, text: str) -> None:

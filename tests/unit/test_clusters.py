@@ -6,7 +6,9 @@ import base64
 import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime, timezone
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -67,6 +69,23 @@ def test_a_machine_without_sys_resource_is_told_to_the_nodes() -> None:
 def test_pods_ask_no_name_server_on_loopback() -> None:
     assert name_servers("nameserver 127.0.0.53\n", "search x\nnameserver 10.0.0.2\n") == "nameserver 10.0.0.2\n"
     assert name_servers("nameserver 127.0.0.53\n") == "nameserver 192.0.2.1\n"
+
+
+@pytest.mark.parametrize(
+    ("node", "started", "told"),
+    [("n1", "11:59:59", None), ("n1", "12:00:00", True), ("n2", "11:59:59", True)],
+    ids=["as before", "started again", "on a node that was never stopped"],
+)
+def test_a_node_that_was_stopped_is_believed_when_it_says_what_runs(node: str, started: str, told: bool | None) -> None:
+    state = {"state": {"running": {"startedAt": f"2026-01-01T{started}Z"}}}
+    pod = {
+        "metadata": {"namespace": "t", "name": "p"},
+        "spec": {"nodeName": node},
+        "status": {"containerStatuses": [state, {"state": {"waiting": {}}}]},
+    }
+    woken = {"n1": datetime(2026, 1, 1, 12, tzinfo=timezone.utc)}
+    assert kind._told(SimpleNamespace(items=lambda _path: [pod]), woken)[0] is told  # type: ignore[arg-type]
+    assert kind._told(SimpleNamespace(items=lambda _path: [pod]), {})[0] is True  # type: ignore[arg-type]
 
 
 def test_labs_share_a_cluster_unless_told_otherwise() -> None:

@@ -643,6 +643,16 @@ def test_of_workers_that_are_scaled_there_may_be_any_number(
         provider.create({**props, "scaled": False})
 
 
+@pytest.mark.parametrize(("ready", "waits"), [(True, False), (False, True)])
+def test_a_pod_that_its_node_starts_again_is_waited_for(
+    monkeypatch: pytest.MonkeyPatch, ready: bool, waits: bool
+) -> None:
+    same = dict.fromkeys(("kubeconfig", "template", "log", "selector", "namespace"), "x")
+    props = {**same, "scaled": False, "container": "base", "uid": "same"}
+    monkeypatch.setattr(resources, "cluster", lambda _kubeconfig: Pods(worker("same", ready=ready, created="1")))
+    assert resources._ServicePodProvider().diff("", props, props).changes == waits
+
+
 SEVERAL = ("api-server", "scheduler", "dag-processor", "triggerer", "worker")
 
 

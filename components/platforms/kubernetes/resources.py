@@ -205,6 +205,10 @@ def _living(pods: Sequence[Object]) -> list[Object]:
     return [pod for pod in pods if "deletionTimestamp" not in pod["metadata"]]
 
 
+def _statuses(pod: Object, container: str) -> list[Object]:
+    return [each for each in pod["status"].get("containerStatuses", ()) if each["name"] == container]
+
+
 class _ServicePodProvider(ResourceProvider):
     """The pod of a service that is up to its work; of one that an autoscaler scales, any of them."""
 
@@ -230,7 +234,7 @@ class _ServicePodProvider(ResourceProvider):
                 return (NO_POD if props["scaled"] else None), "it has no pod"
             pod = pods[0 if props["scaled"] else -1]  # the newest may be one more that has only begun
             seen.append(pod)
-            statuses = [each for each in pod["status"].get("containerStatuses", ()) if each["name"] == container]
+            statuses = _statuses(pod, container)
             if fresh and any(each["restartCount"] for each in statuses):
                 raise LabError(f"{name} ended while it started; {said()}")
             if (len(pods) > 1 and not props["scaled"]) or not any(each["ready"] for each in statuses):
@@ -253,7 +257,9 @@ class _ServicePodProvider(ResourceProvider):
             return DiffResult(changes=False)
         pods = _living(self._pods(cluster(news["kubeconfig"]), news))
         # of several, as after a `kubectl scale`, the newest go first when there are too many
-        return DiffResult(changes=olds["uid"] not in [pod["metadata"]["uid"] for pod in pods])
+        own = [pod for pod in pods if pod["metadata"]["uid"] == olds["uid"]]
+        ready = any(each["ready"] for pod in own for each in _statuses(pod, str(news["container"])))
+        return DiffResult(changes=not ready)
 
     def update(self, _id: str, _olds: Props, news: Props) -> UpdateResult:
         return UpdateResult(self._ready(news, fresh=False))
