@@ -37,6 +37,9 @@ POD_NETWORK = "/usr/local/bin/pod-network"
 RESOLV_CONF = (Path("/etc/resolv.conf"), Path("/run/systemd/resolve/resolv.conf"))
 """Where this machine's name servers are."""
 
+NOT_READY = "node.kubernetes.io/not-ready"
+"""The taint of a node that does not run pods; it is taken away a moment after the node says that it is ready."""
+
 SYS_RESOURCE = 24
 """Number of CAP_SYS_RESOURCE. https://man7.org/linux/man-pages/man7/capabilities.7.html"""
 
@@ -296,6 +299,8 @@ def _ready(api: Cluster) -> tuple[bool | None, str]:
         ready = conditions.get("Ready", {})
         if ready.get("status") != "True":
             lacking.append(f"{node['metadata']['name']}: {ready.get('message', 'it has not reported yet')}")
+        elif NOT_READY in {each["key"] for each in node["spec"].get("taints", ())}:
+            lacking.append(f"{node['metadata']['name']}: it is ready, but pods may not go there yet")
     return (None if lacking else True), "; ".join(lacking) or "ready"
 
 

@@ -72,6 +72,19 @@ def test_pods_ask_no_name_server_on_loopback() -> None:
 
 
 @pytest.mark.parametrize(
+    ("status", "taints", "ready"),
+    [("True", ["nvidia.com/gpu"], True), ("True", [kind.NOT_READY], None), ("False", [], None)],
+)
+def test_a_node_is_ready_when_pods_may_go_there(status: str, taints: list[str], ready: bool | None) -> None:
+    node = {
+        "metadata": {"name": "n"},
+        "spec": {"taints": [{"key": key, "effect": "NoSchedule"} for key in taints]},
+        "status": {"conditions": [{"type": "Ready", "status": status}]},
+    }
+    assert kind._ready(SimpleNamespace(items=lambda _path: [node]))[0] is ready  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
     ("node", "started", "told"),
     [("n1", "11:59:59", None), ("n1", "12:00:00", True), ("n2", "11:59:59", True)],
     ids=["as before", "started again", "on a node that was never stopped"],
