@@ -185,11 +185,9 @@ class _KindProvider(ResourceProvider):
             fresh = not self._exists(name)
             users.note(str(props["home"]), True)  # first, so that `down` finds what a crash leaves
             try:
-                woken: dict[str, datetime] = {}
                 if fresh:
                     self._make(name, props)
-                else:
-                    woken = self._wake(name)
+                woken = self._wake(name)
                 kubeconfig = kind("get", "kubeconfig", "--name", name)
                 nodes = self._settle(name, cluster(kubeconfig), woken)
                 check_usable(cluster(kubeconfig), f"the kind cluster {name}")

@@ -79,11 +79,12 @@ def test_the_other_adopts_its_tasks_and_goes_on_alone(
             seconds["all tasks successful"] = time.time() - injected.at
     after = replicas.jobs()
 
-    judged = [*(row for row in probe.account() if row["task"] not in early), *new.account()]
+    account, others = probe.account(), new.account()
+    judged = [*(row for row in account if row["task"] not in early), *others]
     evidence("who had queued the run", {name: sorted(tasks) for name, tasks in queued.items()})
     evidence("adopted by the other", sorted(taken))
     evidence("began before their scheduler could note their messages, so cannot be adopted", sorted(early))
-    evidence("tasks", [*probe.account(), *new.account()])
+    evidence("tasks", [*account, *others])
     evidence("health checks meanwhile", checks)
     evidence("seconds after the fault", seconds)
     evidence("jobs", [{"scheduler": name, "before": before[name].id, "after": after[name].id} for name in said])

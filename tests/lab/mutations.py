@@ -1299,11 +1299,6 @@ _PODS_LOST = (
         _pods_go_with_their_scheduler,
     ),
     Mutation(
-        "a-stopped-node-is-not-noticed",
-        {"test_node_stopped": r"waited 300 s for run .* of 35_04_05"},
-        _options({"scheduler.task_instance_heartbeat_timeout": "3600"}),
-    ),
-    Mutation(
         "tasks-end-while-the-kubernetes-api-is-silent",
         {"test_kubernetes_api_silent": r"tasks did not go on"},
         _tasks_end_in_the_silence,

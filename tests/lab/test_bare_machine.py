@@ -43,6 +43,6 @@ def test_two_of_everything_without_what_stands_before_them(
         results = Results.load(report_directory(name) / "results.json").results
     (lost,) = [result for result in results if "one_api_server_lost" in result.scenario]
     assert dict(lost.evidence)["a load balancer"] is False
-    left = [result.message for result in results if result.verdict == "not applicable"]
-    left = [message for message in left if not message.startswith("needs platform kubernetes")]
+    lacking = [result.message for result in results if result.verdict == "not applicable"]
+    left = [message for message in lacking if not message.startswith("needs platform kubernetes")]
     assert left == ["needs pgbouncer on the PATH; without, all connections go straight to the database"]
