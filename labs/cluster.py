@@ -25,6 +25,9 @@ CONNECTIONS = 16
 TIMEOUT = (10, 60)
 """Seconds to connect, and without an answer, until a request has failed."""
 
+RETRIES = urllib3.Retry(4, backoff_factor=0.25)
+"""A connection that breaks is tried again after 0, 0.5, 1 and 2 s: a busy API server ends some in their handshake."""
+
 Object = dict[str, Any]
 """A Kubernetes object, or a list of them, as JSON has it."""
 
@@ -62,7 +65,7 @@ class Cluster:
         from kubernetes.config.kube_config import new_client_from_config_dict
 
         settings = Configuration()
-        settings.connection_pool_maxsize = CONNECTIONS
+        settings.connection_pool_maxsize, settings.retries = CONNECTIONS, RETRIES
         try:
             self._client = new_client_from_config_dict(
                 yaml.safe_load(kubeconfig), persist_config=False, client_configuration=settings

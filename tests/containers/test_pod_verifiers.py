@@ -29,7 +29,7 @@ def lab(*arguments: str) -> subprocess.CompletedProcess[str]:
 def up(request: pytest.FixtureRequest) -> Iterator[Lab]:
     """The lab of that name, up, with all that its verifiers can look at; taken down at the end."""
     name = f"t-{request.param}"
-    extras, *_ = EXTRAS.get(find_lab(request.param).name, [[]])
+    extras, *_ = EXTRAS.get(find_lab(request.param).name, [()])
     more = [word for extra in extras for word in ("--with", extra)]
     done = lab("up", request.param, "--engine", "embedded", "--name", name, *more)
     assert done.returncode == 0, done.stderr

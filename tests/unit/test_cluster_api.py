@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import http.server
 import json
+import socket
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
@@ -13,7 +15,7 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 import yaml
 
-from labs.cluster import Cluster, Refused, Unreachable, events, last_lines, plight
+from labs.cluster import RETRIES, Cluster, Refused, Unreachable, events, last_lines, plight
 
 
 @dataclass
@@ -23,6 +25,7 @@ class Server:
     answers: dict[str, Any] = field(default_factory=dict)
     asked: list[tuple[str, str, dict[str, list[str]], str, Any]] = field(default_factory=list)
     port: int = 0
+    scheme: str = "http"
 
     @property
     def cluster(self) -> Cluster:
@@ -31,7 +34,7 @@ class Server:
             "kind": "Config",
             "current-context": "t",
             "contexts": [{"name": "t", "context": {"cluster": "t", "user": "t"}}],
-            "clusters": [{"name": "t", "cluster": {"server": f"http://127.0.0.1:{self.port}"}}],
+            "clusters": [{"name": "t", "cluster": {"server": f"{self.scheme}://127.0.0.1:{self.port}"}}],
             "users": [{"name": "t", "user": {"token": "hidden"}}],
         }
         return Cluster(yaml.safe_dump(values))
@@ -114,6 +117,17 @@ def test_a_version_and_rights_are_read(server: Server) -> None:
     assert server.cluster.version() == (1, 34)
     assert server.cluster.may("create", "namespaces")
     assert server.asked[-1][4]["spec"]["resourceAttributes"]["verb"] == "create"
+
+
+def test_a_connection_that_breaks_in_its_handshake_is_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    again = RETRIES.new(backoff_factor=0)
+    monkeypatch.setattr("labs.cluster.RETRIES", again)
+    with socket.create_server(("127.0.0.1", 0)) as listening, ThreadPoolExecutor() as pool:
+        asked = pool.submit(Server(port=listening.getsockname()[1], scheme="https").cluster.version)
+        for _ in range(1 + int(again.total or 0)):
+            listening.accept()[0].close()
+        with pytest.raises(Unreachable, match=r"https://.* does not answer \((SSL|Protocol)Error\)"):
+            asked.result()
 
 
 def test_a_cluster_that_does_not_answer_is_told() -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from labs import selftest, verify
 from labs.comparison import RESULT, Reason, compare, explanations, summary
-from labs.paths import lab_directory
+from labs.paths import PROJECT_ROOT, lab_directory
 from labs.report import COMPARISON, comparison_page
 from labs.results import Result, Results, Verdict
 from labs.selftest import Trial, trials
@@ -116,8 +116,12 @@ def test_in_a_cluster_labs_are_tried_with_their_extras_too() -> None:
     assert [trial.lab for trial in found if not trial.extras] == list(LABS)
     assert {extra for trial in found for extra in trial.extras} == set(EXTRAS) - {"flower"}  # no scenario looks at that
     assert not any(trial.extras for trial in trials("process"))
+    scenarios = {path.stem for path in (PROJECT_ROOT / "scenarios").rglob("test_*.py")}
+    assert all(any(part in name for name in scenarios) for trial in found for part in trial.only)
+    assert all(bool(trial.only) == bool(trial.extras) for trial in found)
     assert Trial("celery", "kubernetes", ["keda"]).options == [
         *("celery", "--name", "test-celery-kubernetes-keda", "--platform", "kubernetes", "--with", "keda"),
+        "--dedicated",
     ]
 
 
