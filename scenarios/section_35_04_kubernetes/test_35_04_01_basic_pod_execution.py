@@ -17,6 +17,9 @@ TASKS = ("first", "second", "report")
 NAMESPACES = ("pid", "mnt", "net", "ipc", "uts")
 """What a node keeps apart: processes, file systems, network, memory that processes share, and its name.
 https://man7.org/linux/man-pages/man7/namespaces.7.html"""
+BATCH = "kubernetes_executor.worker_pods_creation_batch_size"
+"""Pods made in one turn of the scheduler.
+https://airflow.apache.org/docs/apache-airflow-providers-cncf-kubernetes/stable/configurations-ref.html"""
 EXCHANGE = "airflow-exchange"
 """A folder of the lab's own, in which any task may leave files for who looks on; Airflow needs none."""
 
@@ -141,3 +144,19 @@ def test_the_log_tells_how_to_look(ran, namespace, evidence):
     assert len(lines) == 3
     assert all(f"kubectl -n {namespace.name} " in line for line in lines), f"not the namespace {namespace.name}"
     assert ran.one("report").name in lines[1]
+
+
+def test_pods_are_made_in_batches(lab, run_in_pods, evidence):
+    """Pods for tasks that become ready together come together; one for each turn of the scheduler, one by one."""
+    waves = []
+    for options in ({}, {BATCH: "1"}):
+        with lab.reconfigured(
+            {"scheduler.scheduler_idle_sleep_time": "3", **options}
+        ):  # so that turns can be told apart
+            ran = run_in_pods({"tasks": 6, "seconds": 1}, dag_id="35_01_04_executor_parallelism", timeout=240)
+        first, *more = (life.sightings[0].at for life in ran.of("work"))
+        size = options.get(BATCH) or lab.outputs["options"][BATCH]
+        waves.append({"pods in a turn": size, "seconds after the first": [at - first for at in more]})
+    evidence("pods", waves)
+    together, alone = (max(wave["seconds after the first"]) for wave in waves)
+    assert alone > 2 * together, f"6 pods came within {together:.1f} s, and within {alone:.1f} s one by one"

@@ -928,6 +928,11 @@ _KUBERNETES = (
         partial(_edited_in_pods, ("35_08_02_debug_k8s_pod_failures",), edits=IN_PODS),
     ),
     Mutation(
+        "pods-are-made-one-by-one",
+        {"test_pods_are_made_in_batches": r"6 pods came within \d+\.\d s, and within \d+\.\d s one by one"},
+        _options({"kubernetes_executor.worker_pods_creation_batch_size": "1"}),
+    ),
+    Mutation(
         "a-pod-that-waits-is-not-made-anew",
         {"test_a_pod_that_nobody_takes": r"1 pods were made, and 0 times it was sent again"},
         _options({"scheduler.num_stuck_in_queued_retries": "0"}),
@@ -1161,7 +1166,32 @@ _ROTATED = Mutation(
     _tasks_start_all_the_same,
 )
 
+
+@contextmanager
+def _scaled_by_hand(lab: Lab) -> Iterator[None]:
+    """Workers of which somebody makes two while KEDA is gone."""
+    from scenarios.pods import Namespace
+
+    namespace = Namespace(lab.outputs)
+    operator = "/apis/apps/v1/namespaces/keda/deployments/keda-operator"
+    scale = f"/apis/apps/v1/namespaces/{namespace.name}/deployments/airflow-compute/scale"
+
+    def watch(over: threading.Event) -> None:
+        while not over.wait(0.5):
+            if namespace.api.request("GET", operator)["spec"]["replicas"] == 0:
+                namespace.patch(scale, {"spec": {"replicas": 2}})
+                return
+
+    with _meanwhile(watch):
+        yield
+
+
 _CELERY_IN_PODS = (
+    Mutation(
+        "workers-are-scaled-while-nobody-looks",
+        {"test_autoscaler_blind": r"somebody has changed the workers"},
+        _scaled_by_hand,
+    ),
     _CHANGED,
     _ROTATED,
     Mutation(
@@ -1275,6 +1305,11 @@ _UPGRADED = (
 )
 
 _PODS_LOST = (
+    Mutation(
+        "a-lost-node-is-not-noticed",
+        {"test_node_stopped": r"waited 300 s for run .* of 35_04_05"},
+        _options({"scheduler.task_instance_heartbeat_timeout": "3600"}),
+    ),
     Mutation(
         "every-task-in-a-pod-has-a-retry",
         {
