@@ -134,8 +134,10 @@ def kind(*arguments: str, text: str = "") -> str:
     )
     if done.returncode:
         lines = [line.strip() for line in done.stderr.splitlines() if line.strip()]
-        told = [line for line in lines if line.startswith(("ERROR", "Command Output"))] or lines[-1:] or ["no word"]
-        raise LabError(f"`kind {' '.join(arguments[:2])}` failed: {'; '.join(told).removeprefix('ERROR: ')}")
+        by_docker = [line for line in lines if line.startswith("docker: Error")]
+        told = by_docker or [line for line in lines if line.startswith(("ERROR", "Command Output"))]
+        words = "; ".join(told or lines[-1:] or ["no word"]).removeprefix("ERROR: ")
+        raise LabError(f"`kind {' '.join(arguments[:2])}` failed: {words}")
     return done.stdout
 
 
@@ -222,17 +224,18 @@ class _KindProvider(ResourceProvider):
     def _make(name: str, props: Props) -> None:
         image = node_image.choose()
         wanted = props["port"]
-        free = [port for port in _free_ports() if port != wanted]
-        text = yaml.safe_dump(
-            configuration(
-                name,
-                ports=[*([int(wanted)] if wanted else []), *free][: len(NODE_PORTS)],
-                folder=make_private(state_root(), 0o755),
-                built=image == node_image.reference(),
-                bounded=lacks_sys_resource(Path("/proc/self/status").read_text()),
+        one_at_a_time = filelock.FileLock(cache_root() / "kind.lock", timeout=900)  # two would choose the same ports
+        with one_at_a_time, tempfile.TemporaryDirectory(prefix="airflow-lab-") as folder:
+            free = [port for port in _free_ports() if port != wanted]
+            text = yaml.safe_dump(
+                configuration(
+                    name,
+                    ports=[*([int(wanted)] if wanted else []), *free][: len(NODE_PORTS)],
+                    folder=make_private(state_root(), 0o755),
+                    built=image == node_image.reference(),
+                    bounded=lacks_sys_resource(Path("/proc/self/status").read_text()),
+                )
             )
-        )
-        with tempfile.TemporaryDirectory(prefix="airflow-lab-") as folder:
             place = ["--kubeconfig", str(Path(folder, "kubeconfig"))]  # the user's own stays as it is
             kind("create", "cluster", "--name", name, "--image", image, "--config", "-", *place, text=text)
 

@@ -297,6 +297,27 @@ def test_an_image_that_a_node_cannot_take_is_told(tmp_path: Path, monkeypatch: p
         kind.load(["a"], tmp_path / "image.tar")
 
 
+@pytest.mark.parametrize(
+    ("said", "told"),
+    [
+        (
+            "ERROR: no\nCommand Output: 1f\ndocker: Error response: port is already allocated.\n",
+            "docker: Error .*ated.",
+        ),
+        ("noise\nERROR: no such image\nnoise\n", "no such image"),
+        ("the last word\n", "the last word"),
+        ("", "no word"),
+    ],
+)
+def test_what_kind_could_not_do_is_told_by_who_refused_it(
+    said: str, told: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(kind.node_image, "kind_command", lambda: "kind")
+    monkeypatch.setattr(kind.subprocess, "run", lambda command, **_: subprocess.CompletedProcess(command, 1, "", said))
+    with pytest.raises(LabError, match=f"^`kind create cluster` failed: {told}$"):
+        kind.kind("create", "cluster", "--name", "a")
+
+
 def test_a_cluster_of_which_no_lab_is_left_is_collected(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     removed: list[str] = []
     monkeypatch.setattr(kind, "cache_root", lambda: tmp_path)
