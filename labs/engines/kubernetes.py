@@ -8,6 +8,7 @@ Source: https://www.pulumi.com/registry/packages/kubernetes/how-to-guides/managi
 from __future__ import annotations
 
 import contextlib
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -56,6 +57,12 @@ LOOKS = 5
 
 HOPELESS = frozenset({"CreateContainerConfigError", "ErrImageNeverPull", "InvalidImageName", "CrashLoopBackOff"})
 """Reasons for which a container waits that time does not cure."""
+
+UNPULLED = ("ErrImagePull", "ImagePullBackOff")
+"""Reasons that time may cure, as when a registry is busy."""
+
+PULLED = 60.0
+"""Seconds for which an image is waited for that cannot be pulled: the kubelet has tried three times by then."""
 
 TWICE = frozenset({"PersistentVolume"})
 """Kinds that must look ready twice: its controller tells others of it a moment before it has noted it itself, and a
@@ -343,6 +350,7 @@ def wait_ready(api: Cluster, made: Object, after: float = 0.0) -> None:
         return
 
     looks = 2 if made["kind"] in TWICE else 1
+    pulled_by = time.monotonic() + PULLED
 
     def seen() -> Seen:
         nonlocal looks
@@ -350,6 +358,8 @@ def wait_ready(api: Cluster, made: Object, after: float = 0.0) -> None:
         if found is None:
             raise LabError(f"the {_told(made)} went away while it was made; run `up` again")
         done, state = ready(api, found)
+        if not done and time.monotonic() > pulled_by and any(reason in state for reason in UNPULLED):
+            raise LabError(f"the {_told(made)} cannot start: {state}")
         looks -= bool(done)
         return (None if looks else done), state
 

@@ -353,6 +353,13 @@ def test_a_pod_that_cannot_be_is_told_with_its_own_events(api: Api) -> None:
         PROVIDER.create(URN, DEPLOYMENT)
 
 
+def test_an_image_that_cannot_be_pulled_is_not_waited_for_to_the_end(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    api.pods = [pod("ErrImagePull", message="not found")]
+    monkeypatch.setattr(handlers, "PULLED", 0.0)
+    with pytest.raises(LabError, match=r"the Deployment .* cannot start: .*scheduler: ErrImagePull not found"):
+        PROVIDER.create(URN, DEPLOYMENT)
+
+
 def test_what_has_no_pod_is_told_with_what_refused_it(api: Api) -> None:
     quota = {"type": "ReplicaFailure", "status": "True", "message": 'pods "scheduler-1" is forbidden: exceeded quota'}
     api.status["Deployment"] = {"conditions": [quota]}
