@@ -36,7 +36,7 @@ from labs.runs import TaskInstance
 from labs.waiting import until
 from scenarios import cutting
 from scenarios.faulting import Fault, Faults, Incarnation, Services, frozen_processes, late_fails
-from scenarios.machine import accepts, lives, moving, resume, told
+from scenarios.machine import keeps, lives, moving, resume, told
 from scenarios.network import SOON, answers, policies
 from scenarios.pods import Namespace, client_of, execute, moment, statuses
 
@@ -337,7 +337,7 @@ class KubernetesServices:
     @staticmethod
     def _answers(address: str, ready: bool) -> bool:
         host, _, port = address.rpartition(":")
-        return accepts(host, int(port)) if host in ("127.0.0.1", "localhost") else ready
+        return keeps(host, int(port)) if host in ("127.0.0.1", "localhost") else ready
 
     def root(self, service: str) -> Path:
         for process in _members(self._pod(service) or {}):
@@ -386,7 +386,7 @@ class KubernetesServices:
 
         Afterwards it is as before, and what the further pods kept is gone.
         """
-        space, first = self._spaces[service], f"{self._object(service)}-0"
+        space, first = self._spaces[service], f"{self.workload(service)}-0"
         try:
             self._scale(service, replicas)
             yield lambda number: self._scale(service, number)
@@ -400,7 +400,7 @@ class KubernetesServices:
             until(alone, what=f"{service} to have one pod", timeout=90)
             for claim in space.api.items(space.path("persistentvolumeclaims")):
                 name = str(claim["metadata"]["name"])
-                if self._object(service) in name and not name.endswith(first):
+                if self.workload(service) in name and not name.endswith(first):
                     space.delete("persistentvolumeclaims", name)
 
     def _wait_for_none(self, service: str) -> None:

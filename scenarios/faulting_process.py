@@ -89,7 +89,8 @@ class ProcessServices:
 
     def _way_to(self, service: str) -> list[str]:
         """What its script puts before a service's command: this makes whatever runs a part of that service."""
-        words, way = shlex.split((self._home / "programs" / f"{service}.sh").read_text().splitlines()[-1])[1:], []
+        way: list[str] = []
+        words = shlex.split((self._home / "programs" / f"{service}.sh").read_text().splitlines()[-1])[1:]
         while words[1:3] in (["-m", closed_ports.__name__], ["-m", users.__name__]):
             length = words.index("--") + 1
             way, words = way + words[:length], words[length:]

@@ -67,8 +67,8 @@ def contents(archive: Path) -> list[Blob]:
             member = tar.getmember(name)
             if member.issym():
                 member = tar.getmember(posixpath.normpath(f"{posixpath.dirname(name)}/{member.linkname}"))
-            place = {"file": archive, "start": member.offset_data}
-            layers.append(Blob(f"{KIND}image.rootfs.diff.tar", digest, member.size, **place))
+            kind = f"{KIND}image.rootfs.diff.tar"
+            layers.append(Blob(kind, digest, member.size, file=archive, start=member.offset_data))
     whole = {
         "schemaVersion": 2,
         "mediaType": f"{KIND}distribution.manifest.v2+json",

@@ -165,6 +165,22 @@ def ancestors(process: psutil.Process) -> set[int]:
         return set()
 
 
+def keeps(host: str, port: int) -> bool:
+    """Whether something takes connections there and keeps them: what publishes a port of a node ends them at once where
+    nobody is behind it."""
+    try:
+        connection = socket.create_connection((host, port), timeout=2)
+    except OSError:
+        return False
+    with connection:
+        try:
+            return connection.recv(1) != b""
+        except TimeoutError:  # it waits for what we have to say
+            return True
+        except OSError:
+            return False
+
+
 def accepts(host: str, port: int) -> bool:
     """Whether something takes connections there."""
     try:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import socket
 import subprocess
+import threading
 from collections.abc import Iterator
 
 import psutil
 import pytest
 
-from scenarios.machine import _address, connections, moving, resume, suspend
+from scenarios.machine import _address, connections, keeps, moving, resume, suspend
 
 
 @pytest.fixture
@@ -68,3 +69,15 @@ def test_a_process_that_has_ended_has_none() -> None:
 )
 def test_addresses_are_read(text: str, address: str) -> None:
     assert _address(text) == address
+
+
+def test_who_takes_a_connection_only_to_end_it_is_not_there() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        port = listening.getsockname()[1]
+        assert keeps("127.0.0.1", port)
+        listening.accept()[0].close()
+        ends = threading.Thread(target=lambda: listening.accept()[0].close())
+        ends.start()
+        assert not keeps("127.0.0.1", port)
+        ends.join()
+    assert not keeps("127.0.0.1", port)
