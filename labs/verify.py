@@ -128,7 +128,8 @@ MARKS = {
 def compare_labs(names: Sequence[str], section: str | None = None, output: Path | None = None) -> int:
     """Print the last verification of several labs side by side: for each scenario its checks that passed, of all.
 
-    Below it, how many checks agree, and why the others do not, numbered as in the table.
+    Below it, how many checks agree, and why the others do not, numbered as in the table. Where names would not fit
+    their columns have letters.
 
     Args:
         section: only that section's scenarios.
@@ -147,8 +148,12 @@ def compare_labs(names: Sequence[str], section: str | None = None, output: Path 
     numbers = {reason: number for number, reason in enumerate(explained, 1)}
     table = Table(box=None, header_style="bold")
     table.add_column("scenario", no_wrap=True)
-    for column in (*names, "result"):
-        table.add_column(column, overflow="fold")
+    room = out.width - max((len(row.name) for row in rows), default=0) - len("  result ")
+    heads = names if sum(len(name) + 2 for name in names) <= room else [chr(ord("A") + n) for n in range(len(names))]
+    out.print(*(f"{head}: {name}\n" for head, name in zip(heads, names, strict=True) if head != name), sep="", end="")
+    for head in heads:
+        table.add_column(head, overflow="fold")
+    table.add_column("result", no_wrap=True)
     for row in rows:
         cells = [_cell(row, name, numbers) if name in row.counts else "" for name in names]
         table.add_row(row.name, *cells, {None: "", True: "same", False: "[red]differs[/]"}[row.same])

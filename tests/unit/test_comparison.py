@@ -107,6 +107,18 @@ def test_a_lab_is_put_beside_the_same_on_processes(
     assert "<dt>test-local-process</dt><dd>" in page and "commit abc" in page
 
 
+def test_names_that_do_not_fit_are_letters(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(verify, "report_directory", tmp_path.joinpath)
+    for count, told in ((2, "scenario    lab-0  lab-1  result"), (12, "A: lab-0\nB: lab-1\n")):
+        names = [f"lab-{number}" for number in range(count)]
+        for name in names:
+            lab(check("one")).save(tmp_path / name / "results.json")
+        verify.compare_labs(names)
+        assert told in capsys.readouterr().out
+
+
 def test_in_a_cluster_labs_are_tried_with_their_extras_too() -> None:
     found = trials("kubernetes")
     for trial in found:
