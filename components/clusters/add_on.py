@@ -13,9 +13,8 @@ from pathlib import Path
 import yaml
 
 from labs.cluster import MANAGER, Cluster, Object
-from labs.engines.kubernetes import READY, apply, remove, wait_ready
+from labs.engines.kubernetes import apply, remove, wait_ready
 from labs.errors import LabError
-from labs.waiting import until
 
 OURS = {"app.kubernetes.io/managed-by": MANAGER}
 """Labels of what these labs have put into a cluster for all of them."""
@@ -49,9 +48,6 @@ def install(api: Cluster, mark: str, wanted: list[Object], works: Callable[[list
     try:
         if found is None or OURS.items() <= (found["metadata"].get("labels") or {}).items():
             for each in wanted:
-                if each["kind"] == "APIService":
-                    behind = ("Service", each["spec"]["service"]["name"])
-                    _wait_for_pods(api, next(it for it in made if (it["kind"], it["metadata"]["name"]) == behind))
                 made.append(apply(api, each))
                 if each["kind"] == "CustomResourceDefinition":
                     wait_ready(api, made[-1])  # before whoever looks for objects of that kind
@@ -61,11 +57,3 @@ def install(api: Cluster, mark: str, wanted: list[Object], works: Callable[[list
             with contextlib.suppress(LabError):
                 remove(api, each)
         raise
-
-
-def _wait_for_pods(api: Cluster, service: Object) -> None:
-    """Wait until a Service has a pod: whoever answers the API server's first look at an APIService is the one whom it
-    asks from then on, and before nodes know the way to the pod that may be somebody outside of the cluster.
-    """
-    what = f"a pod behind the Service {service['metadata']['name']}"
-    until(lambda: READY["Service"](api, service), what=what, timeout=240, interval=0.5)

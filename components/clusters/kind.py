@@ -64,7 +64,14 @@ def configuration(name: str, *, ports: Sequence[int], folder: Path, built: bool,
         "kind": "KubeletConfiguration",
         "syncFrequency": "10s",  # 1m by default: how soon a changed DAG is seen by pods
     }
+    # The API server goes to the pods of an APIService itself: by its Service it would first ask whoever is there before
+    # kube-proxy knows the way, perhaps somebody outside of the cluster, and stay on that connection.
+    routing = "enable-aggregator-routing"
+    arguments = {"v1beta3": {routing: "true"}, "v1beta4": [{"name": routing, "value": "true"}]}  # kind takes what fits
     patches: list[Any] = [kubelet]
+    for version, given in arguments.items():
+        settings = {"apiVersion": f"kubeadm.k8s.io/{version}", "kind": "ClusterConfiguration"}
+        patches.append({**settings, "apiServer": {"extraArgs": given}})
     containerd = []
     if built:
         kubelet["resolvConf"] = "/kind/resolv.conf"  # or CoreDNS would ask itself

@@ -51,7 +51,7 @@ def test_node_ports_lead_to_loopback_alone() -> None:
 
 @pytest.mark.parametrize("built", [True, False])
 def test_only_the_built_image_gets_name_servers_of_ours(built: bool) -> None:
-    (kubelet,) = map(yaml.safe_load, made(built=built)["kubeadmConfigPatches"])
+    kubelet, *_ = map(yaml.safe_load, made(built=built)["kubeadmConfigPatches"])
     assert ("resolvConf" in kubelet) is built
     assert any("config_path" in patch for patch in made(built=built)["containerdConfigPatches"]) is built
 
@@ -60,7 +60,7 @@ def test_a_machine_without_sys_resource_is_told_to_the_nodes() -> None:
     assert not lacks_sys_resource("CapBnd:\t000001ffffffffff\n")
     assert lacks_sys_resource("Name:\tx\nCapBnd:\t000001fffeffffff\n")
     found = made(bounded=True)
-    (kubelet,) = map(yaml.safe_load, found["kubeadmConfigPatches"])
+    kubelet, *_ = map(yaml.safe_load, found["kubeadmConfigPatches"])
     assert kubelet["featureGates"] == {"KubeletInUserNamespace": True}
     assert any("restrict_oom_score_adj = true" in patch for patch in found["containerdConfigPatches"])
     assert made(built=False)["containerdConfigPatches"] == []
@@ -295,6 +295,13 @@ def test_an_image_that_a_node_cannot_take_is_told(tmp_path: Path, monkeypatch: p
         LabError, match=r"the node a could not take an image \(ctr: no space left on device\); make room"
     ):
         kind.load(["a"], tmp_path / "image.tar")
+
+
+def test_the_api_server_goes_to_the_pods_of_an_add_on_itself() -> None:
+    routing = "enable-aggregator-routing"
+    _, *patches = map(yaml.safe_load, made()["kubeadmConfigPatches"])
+    found = {each["apiVersion"].rpartition("/")[2]: each["apiServer"]["extraArgs"] for each in patches}
+    assert found == {"v1beta3": {routing: "true"}, "v1beta4": [{"name": routing, "value": "true"}]}
 
 
 @pytest.mark.parametrize(
