@@ -40,6 +40,9 @@ RESOLV_CONF = (Path("/etc/resolv.conf"), Path("/run/systemd/resolve/resolv.conf"
 NOT_READY = "node.kubernetes.io/not-ready"
 """The taint of a node that does not run pods; it is taken away a moment after the node says that it is ready."""
 
+INOTIFY = Path("/proc/sys/fs/inotify/max_user_instances")
+"""How many sets of watched files all processes of a user may have."""
+
 SYS_RESOURCE = 24
 """Number of CAP_SYS_RESOURCE. https://man7.org/linux/man-pages/man7/capabilities.7.html"""
 
@@ -268,7 +271,8 @@ class _KindProvider(ResourceProvider):
                 whole = len(found) == len(containers) and all(found.values())
                 return (found if whole else None), f"{len(found)} of {len(containers)} nodes have joined"
 
-            known = until(subnets, what=f"the nodes of {name} to join", timeout=180, interval=0.5)
+            what = f"the nodes of {name} to join"
+            known = until(subnets, what=what, timeout=180, interval=0.5, detail=_bounds)
             if own and not _ready(api)[0]:  # what was written once is there still
                 lines = "".join(f"{node} {subnet}\n" for node, subnet in sorted(known.items()))
                 servers = name_servers(*(path.read_text() for path in RESOLV_CONF if path.is_file()))
@@ -279,6 +283,15 @@ class _KindProvider(ResourceProvider):
             until(lambda: _ready(api), what=f"the nodes of {name} to be ready", timeout=180, interval=0.5)
             until(lambda: _told(api, woken), what=f"the nodes of {name} to say what runs", timeout=180, interval=0.5)
             return [str(each.name) for each in containers]
+
+
+def _bounds() -> str:
+    """What ails nodes that start and do not join: a kubelet that may watch no file says so only in its own log."""
+    given = INOTIFY.read_text().strip() if INOTIFY.is_file() else "unknown"
+    return (
+        f"fs.inotify.max_user_instances is {given}, and a kind cluster takes some 50 of them: if others run here, take "
+        "one down or raise that with sysctl (https://kind.sigs.k8s.io/docs/user/known-issues)"
+    )
 
 
 def _free_ports() -> list[int]:
