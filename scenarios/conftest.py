@@ -282,8 +282,10 @@ def policies_kept(lab: Lab, namespace: Namespace) -> None:
 
 
 @pytest.fixture(scope="module")
-def run_in_pods(namespace: Namespace, run_dag: Callable[..., Observation]) -> Iterator[Callable[..., PodRun]]:
+def run_in_pods(lab: Lab, namespace: Namespace, run_dag: Callable[..., Observation]) -> Iterator[Callable[..., PodRun]]:
     """`run_in_pods(conf=None, …)`: as `run_dag`, with every version of every pod of the run; none of them is kept."""
+    if missing := unmet({"executor": "KubernetesExecutor"}, lab):
+        pytest.skip(missing)
     with pod_runs(namespace, run_dag) as run:
         yield run
 

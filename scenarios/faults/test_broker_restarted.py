@@ -52,6 +52,7 @@ def test_with_persistence_nothing_is_lost(airflow, faults, celery, executing, ex
     assert set(probe.outcome().values()) == {("success", 1, 1, 1)}
 
 
+@pytest.mark.needs(platform=("process", "docker"), because="in a cluster its files are a volume's, not this machine's")
 def test_without_persistence_lost_tasks_are_sent_again(
     lab, airflow, faults, celery, services, executing, start_probe, service_log, evidence
 ):

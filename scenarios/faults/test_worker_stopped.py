@@ -20,7 +20,7 @@ SECONDS = 6
 """How long each task works: less than the worker is granted."""
 
 
-def test_running_tasks_end_and_waiting_ones_wait(airflow, faults, executing, executing_log, start_probe, evidence):
+def test_running_tasks_end_and_waiting_ones_wait(lab, airflow, faults, executing, executing_log, start_probe, evidence):
     """What ran came to its end before the worker did; nothing was begun meanwhile; all are executed once."""
     (worker,) = executing.services
     probe = start_probe("probe_executions", {"seconds": SECONDS})
@@ -35,7 +35,8 @@ def test_running_tasks_end_and_waiting_ones_wait(airflow, faults, executing, exe
     evidence("executed when the worker was down", [vars(each) for each in down])
     evidence("tasks", probe.account())
     evidence("seconds until healthy again", fault.down)
-    assert "Warm shutdown" in executing_log(), "the worker was not stopped in order"
+    if lab.platform != "kubernetes":  # a pod takes its log with it
+        assert "Warm shutdown" in executing_log(), "the worker was not stopped in order"
     assert {each.task for each in down} == begun, "the worker began tasks after it was told to stop"
     assert all(each.ended for each in down), "a task had not ended when its worker had"
     assert waiting == len(probe.account()) - len(begun) > 0
