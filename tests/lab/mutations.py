@@ -1167,31 +1167,7 @@ _ROTATED = Mutation(
 )
 
 
-@contextmanager
-def _scaled_by_hand(lab: Lab) -> Iterator[None]:
-    """Workers of which somebody makes two while KEDA is gone."""
-    from scenarios.pods import Namespace
-
-    namespace = Namespace(lab.outputs)
-    operator = "/apis/apps/v1/namespaces/keda/deployments/keda-operator"
-    scale = f"/apis/apps/v1/namespaces/{namespace.name}/deployments/airflow-compute/scale"
-
-    def watch(over: threading.Event) -> None:
-        while not over.wait(0.5):
-            if namespace.api.request("GET", operator)["spec"]["replicas"] == 0:
-                namespace.patch(scale, {"spec": {"replicas": 2}})
-                return
-
-    with _meanwhile(watch):
-        yield
-
-
 _CELERY_IN_PODS = (
-    Mutation(
-        "workers-are-scaled-while-nobody-looks",
-        {"test_autoscaler_blind": r"somebody has changed the workers"},
-        _scaled_by_hand,
-    ),
     _CHANGED,
     _ROTATED,
     Mutation(
@@ -1305,11 +1281,6 @@ _UPGRADED = (
 )
 
 _PODS_LOST = (
-    Mutation(
-        "a-lost-node-is-not-noticed",
-        {"test_node_stopped": r"waited 300 s for run .* of 35_04_05"},
-        _options({"scheduler.task_instance_heartbeat_timeout": "3600"}),
-    ),
     Mutation(
         "every-task-in-a-pod-has-a-retry",
         {

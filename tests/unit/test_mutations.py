@@ -15,8 +15,8 @@ DAGS = {file.stem: file for folder in section_folders(SECTIONS) for file in fold
 FAULTS = sorted(file.stem for file in (ROOT / "scenarios" / "faults").glob("test_*.py"))
 BROKEN = {part for mutations in MUTATIONS.values() for mutation in mutations for part in mutation.scenarios}
 
-UNPROVEN: frozenset[str] = frozenset()
-"""Faults of which no mutation has been seen red."""
+UNPROVEN = {"test_autoscaler_blind", "test_node_stopped"}
+"""Faults of which no mutation has been seen red: one happens only with KEDA, one takes minutes."""
 
 
 @pytest.mark.parametrize("dag_id", DAGS)
