@@ -149,13 +149,12 @@ def test_the_log_tells_how_to_look(ran, namespace, evidence):
 def test_pods_are_made_in_batches(lab, run_in_pods, evidence):
     """Pods for tasks that become ready together come together; one for each turn of the scheduler, one by one."""
     waves = []
+    pause = {"scheduler.scheduler_idle_sleep_time": "3"}  # so that turns can be told apart
     for options in ({}, {BATCH: "1"}):
-        with lab.reconfigured(
-            {"scheduler.scheduler_idle_sleep_time": "3", **options}
-        ):  # so that turns can be told apart
+        with lab.reconfigured({**pause, **options}):
             ran = run_in_pods({"tasks": 6, "seconds": 1}, dag_id="35_01_04_executor_parallelism", timeout=240)
         first, *more = (life.sightings[0].at for life in ran.of("work"))
-        size = options.get(BATCH) or lab.outputs["options"][BATCH]
+        size = options.get(BATCH, lab.outputs["options"][BATCH])
         waves.append({"pods in a turn": size, "seconds after the first": [at - first for at in more]})
     evidence("pods", waves)
     together, alone = (max(wave["seconds after the first"]) for wave in waves)

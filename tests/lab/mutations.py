@@ -1166,7 +1166,6 @@ _ROTATED = Mutation(
     _tasks_start_all_the_same,
 )
 
-
 _CELERY_IN_PODS = (
     _CHANGED,
     _ROTATED,
