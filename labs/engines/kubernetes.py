@@ -58,7 +58,7 @@ LOOKS = 5
 HOPELESS = frozenset({"CreateContainerConfigError", "ErrImageNeverPull", "InvalidImageName", "CrashLoopBackOff"})
 """Reasons for which a container waits that time does not cure."""
 
-UNPULLED = ("ErrImagePull", "ImagePullBackOff")
+UNPULLED = frozenset({"ErrImagePull", "ImagePullBackOff"})
 """Reasons that time may cure, as when a registry is busy."""
 
 PULLED = 60.0
@@ -69,7 +69,7 @@ TWICE = frozenset({"PersistentVolume"})
 claim that comes in between is looked at again only after 15 s."""
 
 Seen = tuple[bool | None, str]
-"""Whether an object is ready, None while it is not, and what was seen."""
+"""Whether an object is ready, None while it is not, False while an image cannot be pulled; and what was seen."""
 
 
 class ClusterProvider:
@@ -358,20 +358,21 @@ def wait_ready(api: Cluster, made: Object, after: float = 0.0) -> None:
         if found is None:
             raise LabError(f"the {_told(made)} went away while it was made; run `up` again")
         done, state = ready(api, found)
-        if not done and time.monotonic() > pulled_by and any(reason in state for reason in UNPULLED):
+        if done is False and time.monotonic() > pulled_by:
             raise LabError(f"the {_told(made)} cannot start: {state}")
         looks -= bool(done)
-        return (None if looks else done), state
+        return (None if looks else True), state
 
     timeout, what = TIMEOUT + after, f"the {_told(made)}"
     until(seen, what=what, timeout=timeout, interval=0.25, detail=lambda: _trouble(api, made)[1])
 
 
-def _trouble(api: Cluster, made: Object) -> tuple[bool, str]:
-    """Whether the pods of a workload are beyond hope, and what ails them, with the last lines of their logs."""
+def _trouble(api: Cluster, made: Object) -> tuple[set[str], str]:
+    """For which reasons the pods of a workload wait, and what ails them, with the last lines of their logs."""
     pods = _pods_path(made)
     found = api.items(pods[0], **pods[1]) if pods else []
-    hopeless, said = False, _not_made(api, made) if pods and not found else []
+    reasons: set[str] = set()
+    said = _not_made(api, made) if pods and not found else []
     for pod in found:
         wrong = "" if "deletionTimestamp" in pod["metadata"] else plight(api, pod)
         if not wrong:
@@ -380,12 +381,12 @@ def _trouble(api: Cluster, made: Object) -> tuple[bool, str]:
         status = pod["status"]
         for each in [*status.get("initContainerStatuses", ()), *status.get("containerStatuses", ())]:
             waiting = each["state"].get("waiting", {}).get("reason")
-            hopeless |= waiting in HOPELESS
+            reasons |= {waiting} - {None}
             if waiting == "CrashLoopBackOff" or each["state"].get("terminated"):
                 metadata = pod["metadata"]
                 again: dict[str, Any] = {"previous": "true"} if waiting else {}
                 said.append(last_lines(api, metadata["namespace"], metadata["name"], each["name"], **again))
-    return hopeless, "\n".join(said)
+    return reasons, "\n".join(said)
 
 
 def _not_made(api: Cluster, workload: Object) -> list[str]:
@@ -407,14 +408,14 @@ def _holds(found: Object, condition: str) -> bool:
     return bool(_conditions(found).get(condition, {}).get("status") == "True")
 
 
-def _workload(api: Cluster, found: Object, done: bool, state: str, replaced: bool) -> Seen:
-    """What is seen of a workload; hopeless are its pods only once they are those of what was applied last."""
+def _workload(api: Cluster, found: Object, done: bool, state: str, replaced: bool = True) -> Seen:
+    """What is seen of a workload; its pods count only once they are those of what was applied last."""
     if done:
         return True, state
-    hopeless, said = _trouble(api, found)
-    if hopeless and replaced:
+    reasons, said = _trouble(api, found)
+    if replaced and reasons & HOPELESS:
         raise LabError(f"the {_told(found)} cannot start: {said}")
-    return None, f"{state}; {said}" if said else state
+    return (False if replaced and reasons & UNPULLED else None), "; ".join(filter(None, (state, said)))
 
 
 def _deployment(api: Cluster, found: Object) -> Seen:
@@ -442,10 +443,7 @@ def _job(api: Cluster, found: Object) -> Seen:
     if _holds(found, "Failed"):
         why = _conditions(found)["Failed"].get("message")
         raise LabError(f"the {_told(found)} failed ({why}): {_trouble(api, found)[1]}")
-    hopeless, said = _trouble(api, found)
-    if hopeless:
-        raise LabError(f"the {_told(found)} cannot start: {said}")
-    return None, said or "it runs"
+    return _workload(api, found, False, "it has not ended")
 
 
 def _pod(api: Cluster, found: Object) -> Seen:

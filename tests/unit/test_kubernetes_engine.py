@@ -356,6 +356,9 @@ def test_a_pod_that_cannot_be_is_told_with_its_own_events(api: Api) -> None:
 def test_an_image_that_cannot_be_pulled_is_not_waited_for_to_the_end(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
     api.pods = [pod("ErrImagePull", message="not found")]
     monkeypatch.setattr(handlers, "PULLED", 0.0)
+    with pytest.raises(WaitTimeout):  # the pod is one of before
+        PROVIDER.create(URN, DEPLOYMENT)
+    api.status["Deployment"] = {"observedGeneration": 1, "updatedReplicas": 1}
     with pytest.raises(LabError, match=r"the Deployment .* cannot start: .*scheduler: ErrImagePull not found"):
         PROVIDER.create(URN, DEPLOYMENT)
 
