@@ -197,6 +197,10 @@ class Lab:
         return self.stack.config.get(_key("cluster"), "kind")
 
     @property
+    def _on_kind(self) -> bool:
+        return (self.asked_platform, self.asked_cluster) == ("kubernetes", "kind")
+
+    @property
     def options(self) -> dict[str, str]:
         """The Airflow options that the user set, by `section.key`."""
         return dict(json.loads(self.stack.config.get(_key("options"), "{}")))
@@ -206,15 +210,14 @@ class Lab:
 
         A first `up` that fails takes away what it made, unless `keep`; a later one leaves what was there.
         """
-        kind = (self.asked_platform, self.asked_cluster) == ("kubernetes", "kind")
-        if kind or self.asked_platform == "docker":
+        if self._on_kind or self.asked_platform == "docker":
             from labs import images, node_image
 
             def tell(line: str) -> None:
                 watch(Event("message", message=line))
 
             images.build_missing(tell)  # without a daemon nothing is touched
-            if kind:
+            if self._on_kind:
                 node_image.choose(tell)  # which takes minutes where it is not there
         fresh = self._claim()
         if not fresh and self._rotates():
@@ -288,8 +291,15 @@ class Lab:
         return self.engine.preview(self.stack)
 
     def down(self, watch: Watcher = _silent) -> None:
-        """Remove everything: what the engine knows of, then whatever a crash may have left beside it."""
+        """Remove everything: what the engine knows of, then whatever a crash may have left beside it.
+
+        A kind cluster whose nodes were stopped is started for it; with one that is gone went what was in it.
+        """
         home = run_directory(self.name)
+        if self._on_kind:
+            from components.clusters.kind import wake
+
+            wake(home)
         with processes.going_down():
             self.engine.down(self.stack, watch)
         if self.asked_platform == "docker":

@@ -199,9 +199,7 @@ class _KindProvider(ResourceProvider):
             try:
                 if fresh:
                     self._make(name, props)
-                woken = self._wake(name)
-                kubeconfig = kind("get", "kubeconfig", "--name", name)
-                nodes = self._settle(name, cluster(kubeconfig), woken)
+                kubeconfig, nodes = _run(name)
                 check_usable(cluster(kubeconfig), f"the kind cluster {name}")
             except BaseException:
                 if fresh:
@@ -249,40 +247,48 @@ class _KindProvider(ResourceProvider):
             place = ["--kubeconfig", str(Path(folder, "kubeconfig"))]  # the user's own stays as it is
             kind("create", "cluster", "--name", name, "--image", image, "--config", "-", *place, text=text)
 
-    @staticmethod
-    def _wake(name: str) -> dict[str, datetime]:
-        """A reboot leaves the nodes' containers stopped, or started in any order: those started here, and when."""
-        woken = {}
-        with daemon() as client:
-            for each in node_containers(client, name):
-                if each.status != "running":
-                    woken[str(each.name)] = datetime.now(timezone.utc).replace(microsecond=0)
-                    each.start()
-        return woken
 
-    def _settle(self, name: str, api: Cluster, woken: Mapping[str, datetime]) -> list[str]:
-        """Give the nodes a network of pods where their image leaves that to us, and wait until they are ready."""
-        with daemon() as client:
-            containers = node_containers(client, name)
-            own = containers[0].exec_run(["test", "-x", POD_NETWORK])[0] == 0
+def _run(name: str) -> tuple[str, list[str]]:
+    """Have all nodes of a cluster run and be ready: its kubeconfig, and their names."""
+    woken = _start(name)
+    kubeconfig = kind("get", "kubeconfig", "--name", name)
+    return kubeconfig, _settle(name, cluster(kubeconfig), woken)
 
-            def subnets() -> tuple[dict[str, str] | None, str]:
-                found = {each["metadata"]["name"]: each["spec"].get("podCIDR", "") for each in _nodes(api)}
-                whole = len(found) == len(containers) and all(found.values())
-                return (found if whole else None), f"{len(found)} of {len(containers)} nodes have joined"
 
-            what = f"the nodes of {name} to join"
-            known = until(subnets, what=what, timeout=180, interval=0.5, detail=_bounds)
-            if own and not _ready(api)[0]:  # what was written once is there still
-                lines = "".join(f"{node} {subnet}\n" for node, subnet in sorted(known.items()))
-                servers = name_servers(*(path.read_text() for path in RESOLV_CONF if path.is_file()))
-                files = {"/kind/resolv.conf": servers, "/kind/pod-network": lines}
-                for container in containers:
-                    for path, text in files.items():
-                        _write(container, path, text)
-            until(lambda: _ready(api), what=f"the nodes of {name} to be ready", timeout=180, interval=0.5)
-            until(lambda: _told(api, woken), what=f"the nodes of {name} to say what runs", timeout=180, interval=0.5)
-            return [str(each.name) for each in containers]
+def _start(name: str) -> dict[str, datetime]:
+    """A reboot leaves the nodes' containers stopped, or started in any order: those started here, and when."""
+    woken = {}
+    with daemon() as client:
+        for each in node_containers(client, name):
+            if each.status != "running":
+                woken[str(each.name)] = datetime.now(timezone.utc).replace(microsecond=0)
+                each.start()
+    return woken
+
+
+def _settle(name: str, api: Cluster, woken: Mapping[str, datetime]) -> list[str]:
+    """Give the nodes a network of pods where their image leaves that to us, and wait until they are ready."""
+    with daemon() as client:
+        containers = node_containers(client, name)
+        own = containers[0].exec_run(["test", "-x", POD_NETWORK])[0] == 0
+
+        def subnets() -> tuple[dict[str, str] | None, str]:
+            found = {each["metadata"]["name"]: each["spec"].get("podCIDR", "") for each in _nodes(api)}
+            whole = len(found) == len(containers) and all(found.values())
+            return (found if whole else None), f"{len(found)} of {len(containers)} nodes have joined"
+
+        what = f"the nodes of {name} to join"
+        known = until(subnets, what=what, timeout=180, interval=0.5, detail=_bounds)
+        if own and not _ready(api)[0]:  # what was written once is there still
+            lines = "".join(f"{node} {subnet}\n" for node, subnet in sorted(known.items()))
+            servers = name_servers(*(path.read_text() for path in RESOLV_CONF if path.is_file()))
+            files = {"/kind/resolv.conf": servers, "/kind/pod-network": lines}
+            for container in containers:
+                for path, text in files.items():
+                    _write(container, path, text)
+        until(lambda: _ready(api), what=f"the nodes of {name} to be ready", timeout=180, interval=0.5)
+        until(lambda: _told(api, woken), what=f"the nodes of {name} to say what runs", timeout=180, interval=0.5)
+        return [str(each.name) for each in containers]
 
 
 def _bounds() -> str:
@@ -421,9 +427,37 @@ def collect() -> list[str]:
     return removed
 
 
+def _used(home: Path) -> list[str]:
+    """The clusters that a lab may use: its own, and that of all."""
+    return [cluster_name(home.parent.name, dedicated) for dedicated in (True, False)]
+
+
+def wake(home: Path) -> None:
+    """Have the nodes of a lab's clusters run that stand still, so that what it has there can go; none is no error.
+
+    Raises:
+        LabError: they do not come up; says how to go on without them.
+    """
+    for name in _used(home):
+        with Users(name) as users:
+            if str(home) not in users.known():
+                continue
+            with daemon() as client:
+                nodes = {str(each.name): each.status for each in node_containers(client, name)}
+            if set(nodes.values()) <= {"running"}:
+                continue
+            try:
+                _run(name)
+            except LabError as error:
+                raise LabError(
+                    f"{error}; if no lab there need live, remove the cluster with `docker rm -f {' '.join(nodes)}`, "
+                    "and run `down` again"
+                ) from error
+
+
 def release(home: Path) -> None:
     """Remove the clusters that a lab was the last to use, also those that a crash left; none is no error."""
-    for name in {cluster_name(home.parent.name, dedicated) for dedicated in (True, False)}:
+    for name in _used(home):
         with Users(name) as users:
             if users.known() and not users.note(str(home), False):
                 kind("delete", "cluster", "--name", name)

@@ -16,7 +16,7 @@ from typing import Any
 from pulumi.output import UNKNOWN
 
 from labs import processes
-from labs.cluster import MANAGER, Cluster, Object, Refused, cluster, events, last_lines, plight
+from labs.cluster import MANAGER, Cluster, Object, Refused, Unreachable, cluster, events, last_lines, plight
 from labs.engines.base import name_of
 from labs.engines.deployment import changed_keys
 from labs.engines.drift import MISSING, Drift, drifts
@@ -97,14 +97,17 @@ class ObjectProvider:
 
     Attributes:
         kubeconfig: of the cluster; "" where it is not known yet.
+        delete_unreachable: whether what is in a cluster that does not answer goes without asking, as with
+            pulumi-kubernetes.
     """
 
     kubeconfig: str = ""
+    delete_unreachable: bool = False
 
     def configured(self, settings: Values) -> ObjectProvider:
         """The provider for a cluster."""
         given = settings.get("kubeconfig", "")
-        return ObjectProvider("" if given is UNKNOWN else given)
+        return ObjectProvider("" if given is UNKNOWN else given, settings.get("deleteUnreachable") == "true")
 
     def check(self, urn: str, olds: Values, news: Values) -> Values:
         metadata = news.get("metadata", {})
@@ -156,7 +159,12 @@ class ObjectProvider:
 
     def delete(self, urn: str, id: str, outputs: Values) -> None:
         api, doomed = self._api(), _object(outputs)
-        found = _found(api, doomed)
+        try:
+            found = _found(api, doomed)
+        except Unreachable:
+            if self.delete_unreachable:
+                return
+            raise
         if found is not None and _owned(found, doomed):
             remove(api, found)
 

@@ -126,10 +126,7 @@ def test_a_lab_on_a_cluster_of_its_own_outlives_the_nodes_being_stopped() -> Non
         with daemon() as client:
             nodes = {each.id: each for each in node_containers(client, cluster)}
             assert len(nodes) == 3
-            for node in nodes.values():
-                node.stop()
-            assert node_containers(client, cluster, every=False) == []
-
+        _stop(cluster)
         outputs = up(ALONE, "--dedicated")
         with daemon() as client:
             assert {each.id for each in node_containers(client, cluster, every=False)} == set(nodes)
@@ -137,9 +134,34 @@ def test_a_lab_on_a_cluster_of_its_own_outlives_the_nodes_being_stopped() -> Non
         assert {state["state"] for state in states} == {"RUNNING"}
         assert airflow_of(outputs).run(before).state == "success"
         assert run_once(outputs).run_id != before.run_id
+        _stop(cluster)  # from which it goes, too
     finally:
         if lab_directory(ALONE).exists():
             lab("down", ALONE)
+    _no_trace(cluster)
+
+
+@pytest.mark.long
+def test_a_lab_goes_whose_cluster_somebody_has_removed() -> None:
+    cluster = cluster_name(ALONE, True)
+    try:
+        up(ALONE, "--dedicated")
+        with daemon() as client:
+            for node in node_containers(client, cluster):
+                node.remove(force=True, v=True)
+    finally:
+        lab("down", ALONE)
+    _no_trace(cluster)
+
+
+def _stop(cluster: str) -> None:
+    with daemon() as client:
+        for node in node_containers(client, cluster):
+            node.stop()
+        assert node_containers(client, cluster, every=False) == []
+
+
+def _no_trace(cluster: str) -> None:
     with daemon() as client:
         assert node_containers(client, cluster) == []
     assert Users(cluster).known() == set()

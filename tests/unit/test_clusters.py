@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -334,3 +335,34 @@ def test_a_cluster_of_which_no_lab_is_left_is_collected(tmp_path: Path, monkeypa
         (tmp_path / f"kind-{name}.json").write_text(f'["{tmp_path / lab / "run"}"]')
     assert kind.collect() == ["the kind cluster left, of which no lab is left"]
     assert removed == ["left"] and (tmp_path / "kind-used.json").exists()
+
+
+def test_nodes_that_stand_still_are_started_for_what_is_to_go_from_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    nodes: list[Any] = []
+    ran: list[str] = []
+
+    def run(name: str) -> tuple[str, list[str]]:
+        ran.append(name)
+        raise LabError("waited 180 s for the nodes")
+
+    monkeypatch.setattr(kind, "cache_root", lambda: tmp_path)
+    monkeypatch.setattr(kind, "daemon", contextlib.nullcontext)
+    monkeypatch.setattr(kind, "node_containers", lambda _client, _name: nodes)
+    monkeypatch.setattr(kind, "_run", run)
+    home, other = (tmp_path / lab / "run" for lab in ("one", "other"))
+    for each in (home, other):
+        each.mkdir(parents=True)
+    with Users("airflow-lab-one") as users:
+        users.note(str(home), True)
+
+    kind.wake(home)  # the cluster is gone
+    nodes = [SimpleNamespace(name="a", status="running"), SimpleNamespace(name="b", status="running")]
+    kind.wake(home)
+    assert ran == []
+    nodes[1].status = "exited"
+    kind.wake(other)  # which uses none
+    with pytest.raises(LabError, match=r"180 s .*; if no lab there need live, .* `docker rm -f a b`, and run `down`"):
+        kind.wake(home)
+    assert ran == ["airflow-lab-one"]

@@ -11,7 +11,7 @@ import pytest
 from pulumi.output import UNKNOWN
 
 from labs import processes
-from labs.cluster import Object, Refused
+from labs.cluster import Object, Refused, Unreachable
 from labs.engines import kubernetes as handlers
 from labs.engines.drift import drifts, told
 from labs.engines.kubernetes import ObjectProvider
@@ -476,6 +476,20 @@ def test_pods_that_go_are_given_the_time_that_they_have(api: Api, monkeypatch: p
     PROVIDER.update(URN, "", outputs, patient)
     PROVIDER.delete(URN, "", outputs)
     assert given == [3.1, 3.1], "those of before end first"
+
+
+def test_what_was_in_a_cluster_that_is_gone_went_with_it(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    _, outputs = PROVIDER.create(URN, thing())
+
+    def nobody(*_: object, **__: object) -> Object:
+        raise Unreachable("nobody answers")
+
+    monkeypatch.setattr(api, "found", nobody)
+    settings = {"kubeconfig": "text", "deleteUnreachable": "true"}
+    found = find(handlers.PROVIDERS, "kubernetes:core/v1:ConfigMap", settings)
+    found.delete(URN, "", outputs)
+    with pytest.raises(Unreachable, match="nobody answers"):
+        PROVIDER.delete(URN, "", outputs)
 
 
 def test_pods_get_little_time_when_the_whole_lab_goes(api: Api) -> None:

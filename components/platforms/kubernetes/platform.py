@@ -180,7 +180,9 @@ class KubernetesPlatform:
         self._release = release_of(self._lab)
         self._cluster = cluster
         self._budgets = budgets
-        self._provider = k8s.Provider("kubernetes", kubeconfig=cluster.kubeconfig)
+        # what was in a kind cluster that somebody has removed is gone; another may answer again
+        gone = True if cluster.kind == "kind" else None
+        self._provider = k8s.Provider("kubernetes", kubeconfig=cluster.kubeconfig, delete_unreachable=gone)
         self._name = namespace_of(self._lab)
         directory = HostFolder("home", str(home), 0o700)
         inside = cluster.kubeconfig.apply(lambda text: with_namespace(text, self._name))
