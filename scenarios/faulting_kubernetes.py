@@ -408,7 +408,7 @@ class KubernetesServices:
             names = [str(pod["metadata"]["name"]) for pod in self._pods(service)]
             return (None if names else True), f"{', '.join(names)} still there"
 
-        until(none, what=f"{service} to stop", timeout=90)
+        until(none, what=f"{service} to stop", timeout=180)  # a busy node takes its time to clear up after a pod
 
     def freeze(self, service: str) -> Incarnation:
         if not self._processes(service):

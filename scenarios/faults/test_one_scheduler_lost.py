@@ -83,7 +83,7 @@ def test_the_other_adopts_its_tasks_and_goes_on_alone(
     judged = [*(row for row in account if row["task"] not in early), *others]
     evidence("who had queued the run", {name: sorted(tasks) for name, tasks in queued.items()})
     evidence("adopted by the other", sorted(taken))
-    evidence("began before their scheduler could note their messages, so cannot be adopted", sorted(early))
+    evidence("began before their scheduler was seen to note their messages, so may not be adopted", sorted(early))
     evidence("tasks", [*account, *others])
     evidence("health checks meanwhile", checks)
     evidence("seconds after the fault", seconds)
@@ -91,7 +91,7 @@ def test_the_other_adopts_its_tasks_and_goes_on_alone(
     claim(
         "If one scheduler dies, another takes over",
         "seed 003",
-        "holds" if taken == known and {run.state for run in runs} == {"success"} else "wrong",
+        "holds" if known <= taken and {run.state for run in runs} == {"success"} else "wrong",
         {f"of {owner}, {fault}, adopted": f"{len(taken & known)} of {len(known)} tasks", **seconds},
     )
     assert checks == {
@@ -100,7 +100,7 @@ def test_the_other_adopts_its_tasks_and_goes_on_alone(
         f"airflow jobs check of {survivor}": "Found one alive job.",
     }, "the latest heartbeat speaks for both schedulers, and only each one's own check tells them apart"
     assert {run.state for run in runs} == {"success"}
-    assert taken == known, f"{sorted(taken)} were adopted of {sorted(known)}"
+    assert known <= taken <= queued[owner], f"{sorted(taken)} were adopted of {sorted(known)}"
     for row in judged:
         seen = (row["state"], row["tries"], row["executions started"], row["completed"])
         assert seen == ("success", 1, 1, 1), (
