@@ -561,7 +561,7 @@ def pod_host(services: Services, service: str) -> Any:
     from testinfra.backend.base import BaseBackend, CommandResult
     from testinfra.host import Host
 
-    class Backend(BaseBackend):
+    class Backend(BaseBackend):  # type: ignore[misc]
         NAME = "kubernetes"
 
         def run(self, command: str, *args: str, **_: Any) -> CommandResult:

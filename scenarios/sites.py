@@ -156,7 +156,7 @@ class Sites:
                 body=body,
                 _request_timeout=_request_timeout,
             )
-            text = response.read().decode()
+            text = response.read().decode()  # type: ignore[no-untyped-call]
             if response.status >= 300:
                 raise ApiException.from_response(http_resp=response, body=text, data=None)
             return json.loads(text) if text else None
