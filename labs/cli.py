@@ -63,6 +63,10 @@ DatabaseUrl = Annotated[
 PodTemplate = Annotated[
     Path | None, typer.Option("--pod-template", metavar="FILE", help="Template of the pods of the KubernetesExecutor.")
 ]
+AirflowImage = Annotated[
+    str | None,
+    typer.Option("--airflow-image", metavar="NAME:TAG", help="Your image of Airflow, instead of the labs' own."),
+]
 Rotate = Annotated[
     bool,
     typer.Option("--rotate", help="New secrets and passwords, once no task of the lab runs; none starts till then."),
@@ -131,6 +135,7 @@ def _request(
     port: ApiPort = None,
     database_url: DatabaseUrl = None,
     pod_template: PodTemplate = None,
+    airflow_image: AirflowImage = None,
     rotate: Rotate = False,
     options: Options = None,
     config: Config = None,
@@ -147,6 +152,7 @@ def _request(
         api_port=port,
         database_url=database_url,
         pod_template=pod_template,
+        airflow_image=airflow_image,
         rotate=rotate,
         options=_options(options),
         extras=extras or (),

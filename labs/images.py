@@ -25,7 +25,7 @@ from typing import Any, Literal
 
 import filelock
 import requests
-from docker.errors import APIError, BuildError, ImageNotFound
+from docker.errors import APIError, BuildError, ContainerError, ImageNotFound
 
 from labs.cache import IMAGES, KEPT, Tell, artefact, digest
 from labs.daemon import daemon, said
@@ -50,6 +50,9 @@ BASE = (
     '--customize-hook=chroot "$1" useradd --uid 50000 --gid 0 --no-create-home --home-dir /tmp airflow',
 )
 """How mmdebstrap makes the base of every image. https://manpages.debian.org/bookworm/mmdebstrap/mmdebstrap.1"""
+
+OWN = "own-"
+"""What the tags of users' images begin with."""
 
 Source = Literal["packages", "registry"]
 
@@ -166,6 +169,44 @@ def build(image: str, source: Source, tell: Tell = _silent) -> str:
                         pull(client, image, _begins(image), tell)
                     _build(client, image, source, name, arguments, tell)
     return name
+
+
+def own(name: str, release: str) -> str:
+    """A user's image of Airflow as labs know it: named by what is in it, so what is built anew under a name is another.
+
+    Args:
+        release: of Airflow, that the labs are made for; another patch of it will do.
+
+    Raises:
+        UsageError: this machine has no such image, or it has no such Airflow.
+    """
+    with daemon() as client:
+        try:
+            found = client.images.get(name)
+        except (ImageNotFound, APIError):
+            raise UsageError(
+                f"there is no image {name!r} on this machine: pull or build it, or leave out --airflow-image"
+            ) from None
+        repository, tag = f"{REPOSITORY}/airflow", f"{OWN}{found.id.rpartition(':')[2][:16]}"
+        if size(client, f"{repository}:{tag}") is None:
+            has, wanted = _release(client, name), release.rpartition(".")[0]
+            if has.rpartition(".")[0] != wanted:
+                raise UsageError(
+                    f"the image {name!r} has {f'Airflow {has}' if has else 'no Airflow'}, and the labs are made for "
+                    f"{wanted}: begin it with FROM {reference('airflow', chosen()[0])}"
+                )
+            found.tag(repository, tag=tag)
+    return f"{repository}:{tag}"
+
+
+def _release(client: Any, name: str) -> str:
+    """The release of Airflow in an image; "" where there is none."""
+    code = "import importlib.metadata as m; print(m.version('apache-airflow-core'))"
+    try:
+        said = client.containers.run(name, ["-c", code], entrypoint=["python"], remove=True, network_mode="none")
+    except (ContainerError, APIError):
+        return ""
+    return str(said.decode().strip())
 
 
 def build_missing(tell: Tell) -> None:

@@ -19,7 +19,7 @@ from labs.engines.base import PROJECT, Engine, Event, Stack, Step, Watcher
 from labs.errors import Interrupted, LabError, UsageError
 from labs.paths import PROJECT_ROOT, engine_directory, lab_directory, make_private, run_directory
 from stacks.catalogue import SECTIONS, check_runnable, find_lab
-from stacks.configuration import check_cluster, check_extras, configured, read_template
+from stacks.configuration import check_cluster, check_extras, check_image, configured, read_template
 
 if TYPE_CHECKING:
     from labs.airflow import Airflow
@@ -76,6 +76,7 @@ class Lab:
         api_port: int | None = None,
         database_url: str | None = None,
         pod_template: Path | None = None,
+        airflow_image: str | None = None,
         rotate: bool = False,
         options: Mapping[str, str] | None = None,
         extras: Sequence[str] = (),
@@ -87,6 +88,7 @@ class Lab:
             cluster: `kind` or `context:NAME`, for the platform kubernetes.
             dedicated: whether the kind cluster is this lab's alone.
             pod_template: file with the pod template of every task that names no other.
+            airflow_image: image of Airflow instead of the labs' own.
             rotate: whether it gets new secrets.
             options: Airflow options by `section.key`.
             extras: what to add, such as `flower`.
@@ -105,6 +107,7 @@ class Lab:
             "api_port": None if api_port is None else str(api_port),
             "database_url": database_url,
             "pod_template": read_template(pod_template) if pod_template else None,
+            "airflow_image": airflow_image,
             **(_rotation() if rotate else {}),
             "options": json.dumps(dict(options)) if options else None,
             "extras": json.dumps(list(extras)) if extras else None,
@@ -115,6 +118,7 @@ class Lab:
         data = configured(data.on(chosen), shape or {})
         check_runnable(data, chosen)
         check_extras(data, chosen, extras)
+        check_image(chosen, airflow_image)
         check_cluster(cluster or "kind")
         if (cluster or dedicated) and chosen != "kubernetes":
             raise UsageError("--cluster and --dedicated are for the platform kubernetes: add --platform kubernetes")
@@ -291,16 +295,16 @@ class Lab:
         return self.engine.preview(self.stack)
 
     def down(self, watch: Watcher = _silent) -> None:
-        """Remove everything: what the engine knows of, then whatever a crash may have left beside it.
+        """Remove everything: what the engine knows of, and whatever a crash may have left beside it.
 
         A kind cluster whose nodes were stopped is started for it; with one that is gone went what was in it.
         """
         home = run_directory(self.name)
-        if self._on_kind:
-            from components.clusters.kind import wake
-
-            wake(home)
         with processes.going_down():
+            if self._on_kind:
+                from components.clusters.kind import wake
+
+                wake(home)
             self.engine.down(self.stack, watch)
         if self.asked_platform == "docker":
             from components.platforms.docker.inspection import remove_all
@@ -318,9 +322,9 @@ class Lab:
             lab_directory(self.name).parent.rmdir()
 
     def otherwise(self, options: Mapping[str, str], **shape: Any) -> Lab:
-        """The lab with other Airflow options, or of another shape, as the next `up` may have it."""
-        changed = {key: json.dumps(value) for key, value in (("options", {**self.options, **options}), *shape.items())}
-        return self._asked(**changed)
+        """The lab with other Airflow options, or of another shape or image, as the next `up` may have it."""
+        changed = {"options": {**self.options, **options}, **shape}
+        return self._asked(**{k: v if isinstance(v, str) else json.dumps(v) for k, v in changed.items()})
 
     def rotated(self) -> Lab:
         """The lab with new secrets, as the next `up` may have it."""

@@ -136,30 +136,30 @@ def lacking(node: str, reference: str) -> Iterator[list[str]]:
     Raises:
         LabError: the node has it still, as something else of the same contents does.
     """
-    archive = image_archive(reference)
 
     def unused() -> tuple[bool | None, str]:
         found = _in_node(node, "ctr -n k8s.io containers list | awk -v name=\"$1\" '$2 == name'", full_name(reference))
         return (None if found else True), f"{len(found.splitlines())} containers are of it"
 
     until(unused, what=f"{node} to run nothing of {reference}", timeout=90, interval=1)  # or its layers would stay
-    try:
-        with registry(archive, _gateway(node)) as (url, fetched):
-            _in_node(node, f'mkdir -p {HOSTS} && printf %s "$1" >{HOSTS}/hosts.toml', f'[host."{url}"]\n')
-            # one image has several names: its tag, its digest, and that of its configuration
-            _in_node(
-                node,
-                'ctr -n k8s.io images list | awk -v name="$1" \'$1 == name { d = $3 } { n[$1] = $3 }'
-                " END { for (each in n) if (n[each] == d) print each }' | xargs -r ctr -n k8s.io images rm --sync",
-                full_name(reference),
-            )
-            if full_name(reference) in _in_node(node, "ctr -n k8s.io images list -q"):
-                raise LabError(f"the node {node} still has the image {reference}")
-            yield fetched
-    finally:
-        _in_node(node, f"rm -rf {HOSTS}")
-        if full_name(reference) not in _in_node(node, "ctr -n k8s.io images list -q"):
-            load([node], archive)
+    with image_archive(reference) as archive:
+        try:
+            with registry(archive, _gateway(node)) as (url, fetched):
+                _in_node(node, f'mkdir -p {HOSTS} && printf %s "$1" >{HOSTS}/hosts.toml', f'[host."{url}"]\n')
+                # one image has several names: its tag, its digest, and that of its configuration
+                _in_node(
+                    node,
+                    'ctr -n k8s.io images list | awk -v name="$1" \'$1 == name { d = $3 } { n[$1] = $3 }'
+                    " END { for (each in n) if (n[each] == d) print each }' | xargs -r ctr -n k8s.io images rm --sync",
+                    full_name(reference),
+                )
+                if full_name(reference) in _in_node(node, "ctr -n k8s.io images list -q"):
+                    raise LabError(f"the node {node} still has the image {reference}")
+                yield fetched
+        finally:
+            _in_node(node, f"rm -rf {HOSTS}")
+            if full_name(reference) not in _in_node(node, "ctr -n k8s.io images list -q"):
+                load([node], archive)
 
 
 def _gateway(node: str) -> str:

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from io import BytesIO
 from typing import TYPE_CHECKING, Any
 
 from labs.console import is_change
+from labs.daemon import daemon
 from labs.engines.base import Event, Step
 from labs.errors import LabError
 from scenarios.faulting_kubernetes import KubernetesServices
@@ -84,8 +86,22 @@ def applied(lab: Lab, services: KubernetesServices) -> Upgrade:
 
 
 @contextmanager
+def another_image(used: str) -> Iterator[str]:
+    """An image of this machine that differs from one by a variable, while the block runs."""
+    name = "airflow-executor-labs-proof/airflow:another"
+    with daemon() as client:
+        made, _ = client.images.build(fileobj=BytesIO(f"FROM {used}\nENV LAB_IMAGE=another\n".encode()), tag=name)
+        try:
+            yield name
+        finally:
+            made.reload()
+            for tag in made.tags:  # also the one that labs know it by
+                client.images.remove(tag)
+
+
+@contextmanager
 def upgraded(lab: Lab, services: KubernetesServices, options: Mapping[str, str], **shape: Any) -> Iterator[Upgrade]:
-    """The lab with other Airflow options, or of another shape, while the block runs."""
+    """The lab with other Airflow options, or of another shape or image, while the block runs."""
     try:
         yield applied(lab.otherwise(options, **shape), services)
     finally:

@@ -7,13 +7,13 @@ from urllib.parse import urlsplit
 
 import pulumi
 
-from components.airflow import check_options
+from components.airflow import check_options, version
 from components.database import SQL, check_url
 from components.platforms.base import Platform
 from components.platforms.process.platform import ProcessPlatform
 from labs.paths import run_directory
 from stacks.catalogue import Lab, check_runnable, find_lab
-from stacks.configuration import SHAPE, check_cluster, check_extras, configured
+from stacks.configuration import SHAPE, check_cluster, check_extras, check_image, configured
 from stacks.topology import Settings, build
 
 
@@ -21,10 +21,10 @@ def _process(_config: pulumi.Config, _lab: Lab) -> Platform:
     return ProcessPlatform(run_directory(pulumi.get_stack()))
 
 
-def _docker(_config: pulumi.Config, _lab: Lab) -> Platform:
+def _docker(config: pulumi.Config, _lab: Lab) -> Platform:
     from components.platforms.docker.platform import DockerPlatform  # pulumi-docker takes a while to import
 
-    return DockerPlatform(run_directory(pulumi.get_stack()))
+    return DockerPlatform(run_directory(pulumi.get_stack()), _own_image(config))
 
 
 def _kubernetes(config: pulumi.Config, lab: Lab) -> Platform:
@@ -43,7 +43,8 @@ def _kubernetes(config: pulumi.Config, lab: Lab) -> Platform:
     database = urlsplit(check_url(url)).port or SQL.number if url else None
     if kind == "context":
         theirs = ContextCluster(context, spread=bool(lab.spares()), measured=measured, counted=counted)
-        return KubernetesPlatform(home, theirs, lab.spares(), database=database)
+        fetched = config.get("airflow_image") or ""  # by the cluster itself
+        return KubernetesPlatform(home, theirs, lab.spares(), database=database, airflow_image=fetched)
     dedicated = config.get_bool("dedicated") or False
     cluster = KindCluster(home, dedicated=dedicated, port=config.get_int("api_port"))
     source, _ = images.chosen() if measured or counted else ("packages", "")
@@ -54,7 +55,15 @@ def _kubernetes(config: pulumi.Config, lab: Lab) -> Platform:
     if measured:
         MetricsServer(cluster.kubeconfig, image("metrics-server"))
     counting = [Keda(cluster.kubeconfig, image("keda"), image("keda-adapter"))] if counted else []
-    return KubernetesPlatform(home, cluster, lab.spares(), counting, database)
+    return KubernetesPlatform(home, cluster, lab.spares(), counting, database, _own_image(config))
+
+
+def _own_image(config: pulumi.Config) -> str:
+    """The user's image of Airflow, of those of this machine; "" where the labs' own is wanted."""
+    from labs import images
+
+    name = config.get("airflow_image")
+    return images.own(name, version()) if name else ""
 
 
 PLATFORMS: Mapping[str, Callable[[pulumi.Config, Lab], Platform]] = {
@@ -74,6 +83,7 @@ def main() -> None:
     check_runnable(lab, platform)
     extras = tuple(config.get_object("extras") or ())
     check_extras(lab, platform, extras)
+    check_image(platform, config.get("airflow_image"))
     options = config.get_object("options") or {}
     check_options(options)
     settings = Settings(

@@ -125,6 +125,16 @@ def check_extras(lab: Lab, platform: str, extras: Collection[str]) -> None:
             raise UsageError(f"autoscaling.{name} looks at tasks, which nothing counts: add --with keda")
 
 
+def check_image(platform: str, image: str | None) -> None:
+    """Check that a platform has images.
+
+    Raises:
+        UsageError: it has none, and one was asked for.
+    """
+    if image and platform == "process":
+        raise UsageError("--airflow-image is for containers: add --platform docker or --platform kubernetes")
+
+
 def read_template(path: Path) -> str:
     """The text of a pod template, checked as far as that goes without a cluster.
 

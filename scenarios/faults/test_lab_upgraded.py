@@ -2,7 +2,7 @@
 
 Kubernetes' contract: a Deployment whose pod template is as before has the pods of before; a pod that goes gets SIGTERM,
 and its `terminationGracePeriodSeconds`. Celery's: on SIGTERM a worker takes nothing more, and ends what it runs.
-Airflow's: a scheduler that starts adopts the pods of the one before.
+Airflow's: a scheduler that starts adopts the pods of the one before. An image of yours is given by `--airflow-image`.
 Sources: https://kubernetes.io/docs/concepts/workloads/controllers/deployment/#updating-a-deployment and
 https://docs.celeryq.dev/en/stable/userguide/workers.html#stopping-the-worker
 
@@ -16,7 +16,8 @@ import pytest
 
 from labs.waiting import until
 from scenarios.faulting import late_fails
-from scenarios.upgrading import Pods, upgraded
+from scenarios.upgrading import Pods, another_image, upgraded
+from stacks.catalogue import ROLES
 
 pytestmark = pytest.mark.needs(platform="kubernetes")
 
@@ -24,6 +25,11 @@ WORKER, GROUP = "compute-1", "compute"
 
 HOLD = 35
 """Seconds for which a worker that was told to go works on: more than the 30 that Kubernetes gives where nobody says."""
+
+
+def image_of(pod):
+    """The image of a pod's first container."""
+    return pod["spec"]["containers"][0]["image"]
 
 
 @pytest.mark.needs(section="35.3", because="elsewhere no worker serves the queue compute alone")
@@ -96,6 +102,45 @@ def test_task_pods_outlive_the_scheduler_that_made_them(lab, airflow, services, 
     assert run.state == "success", airflow.explain(run)
     assert going == {"work"}, "no task ran any more when the lab was changed: nothing is shown"
     assert {life.uid for life in busy.lives("work")} == before, "other pods were made"
+    assert set(executions.values()) == {1} and len(executions) == tasks, f"executions: {executions}"
+
+
+@pytest.mark.needs(executor="KubernetesExecutor", section="35.4")
+@pytest.mark.needs(cluster="kind", because="elsewhere nodes fetch an image from a registry")
+def test_tasks_end_in_the_image_that_they_began_in(lab, airflow, namespace, services, start_in_pods, evidence):
+    """Airflow has another image: its services restart, tasks that run end in their pods, and the next get the other."""
+    tasks = 3
+    busy = start_in_pods("35_01_04_executor_parallelism", "holds a slot", {"tasks": tasks, "seconds": 90})
+    busy.wait_for_work("work", tasks)
+    before = {life.uid: image_of(life.first) for life in busy.lives("work")}
+    (scheduler,) = namespace.pods(component="scheduler")
+    with (
+        another_image(image_of(scheduler)) as image,
+        upgraded(lab, services, {}, airflow_image=image) as upgrade,
+        late_fails(),
+    ):
+        going = {ti.task_id for ti in airflow.task_instances(busy.run) if ti.state == "running"}
+        run = airflow.wait(busy.run, 300)
+        after = start_in_pods("35_01_04_executor_parallelism", "holds a slot", {"tasks": 1, "seconds": 1})
+        later = airflow.wait(after.run, 120)
+        known = services.run("scheduler", ["env"]).stdout
+    executions = busy.executions("work")
+    images = {life.uid: image_of(life.first) for life in busy.lives("work")}
+    (own,) = {image_of(life.first) for life in after.lives("work")}
+    evidence("preview", upgrade.rows())
+    evidence("services with other pods", sorted(upgrade.replaced))
+    evidence("images", {"of tasks that ran": sorted(set(images.values())), "of the next task": own})
+    assert upgrade.said == upgrade.done, "up did something else than preview had said"
+    assert (
+        upgrade.workloads
+        == upgrade.replaced
+        == {each["name"] for role in ROLES for each in lab.outputs["services"][role]}
+    )
+    assert "LAB_IMAGE=another\n" in known, "the scheduler has the image of before"
+    assert (run.state, later.state) == ("success", "success"), airflow.explain(run)
+    assert going == {"work"}, "no task ran any more when the lab was changed: nothing is shown"
+    assert images == before, "other pods were made"
+    assert own not in before.values(), "the next task had the image of before"
     assert set(executions.values()) == {1} and len(executions) == tasks, f"executions: {executions}"
 
 

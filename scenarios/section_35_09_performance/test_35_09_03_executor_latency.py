@@ -11,7 +11,6 @@ from statistics import mean, median
 
 import pytest
 
-from labs import images
 from labs.waiting import until
 from scenarios.faulting import late_fails
 from scenarios.image_registry import lacking
@@ -227,7 +226,8 @@ def test_start_latency_side_by_side(
     registry of this machine: as quickly as that can be had.
     """
     (node,) = namespace.nodes_with(GPU, "true")
-    reference = images.reference("airflow", images.chosen()[0])
+    (scheduler,) = namespace.pods(component="scheduler")
+    reference = scheduler["spec"]["containers"][0]["image"]
     there, present, said = gpu_pod(run_dag, namespace)
     with lacking(node, reference) as fetched:
         late, absent, told = gpu_pod(run_dag, namespace)

@@ -219,6 +219,12 @@ def test_a_template_of_no_use_is_refused(tmp_path: Path, text: str, sentence: st
     assert read_template(path) == path.read_text()
 
 
+def test_an_image_is_for_containers() -> None:
+    Lab.request("celery", platform="docker", airflow_image="mine:1", engine="embedded")
+    with pytest.raises(UsageError, match="--airflow-image is for containers: add --platform docker or"):
+        Lab.request("celery", airflow_image="mine:1", engine="embedded")
+
+
 def test_what_is_for_pods_is_refused_elsewhere(tmp_path: Path) -> None:
     path = tmp_path / "pod.yaml"
     path.write_text("kind: Pod\nspec: {containers: [{name: base}]}")

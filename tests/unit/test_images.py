@@ -11,10 +11,11 @@ from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from threading import Thread
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from docker.errors import APIError, BuildError, ImageNotFound
+from docker.errors import APIError, BuildError, ContainerError, ImageNotFound
 
 from components.airflow import version
 from components.platforms.base import Image
@@ -32,11 +33,23 @@ class Images:
         self.built: dict[str, Any] = {}
         self.context: dict[str, str] = {}
         self.left: list[str] = []
+        self.ran: list[str] = []
+        self.release = ""
 
     def get(self, name: str) -> Any:
         if name not in self.there:
             raise ImageNotFound(name)
-        return type("Image", (), {"attrs": {"Size": 7}})
+
+        def tag(repository: str, tag: str) -> None:
+            self.there.add(f"{repository}:{tag}")
+
+        return SimpleNamespace(attrs={"Size": 7}, id=f"sha256:{'0123456789abcdef' * 4}", tag=tag)
+
+    def run(self, name: str, command: list[str], **_how: Any) -> bytes:
+        self.ran.append(name)
+        if not self.release:
+            raise ContainerError(None, 1, command, name, "no module")
+        return f"{self.release}\n".encode()
 
     def build(self, **given: Any) -> None:
         self.built = given
@@ -73,7 +86,7 @@ def there(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
 
         @contextmanager
         def daemon(timeout: float = 0) -> Iterator[Any]:
-            yield type("Client", (), {"images": found, "api": found})
+            yield type("Client", (), {"images": found, "api": found, "containers": found})
 
         monkeypatch.setattr(images, "daemon", daemon)
         return found
@@ -110,6 +123,34 @@ def test_the_pulled_keda_is_of_the_release_that_is_built() -> None:
     (version,) = re.findall(r"github.com/kedacore/keda/v2 v(\S+)", (IMAGES / "node/keda/go.mod").read_text())
     assert images._begins("keda") == f"ghcr.io/kedacore/keda:{version}"
     assert images._begins("keda-adapter") == f"ghcr.io/kedacore/keda-metrics-apiserver:{version}"
+
+
+def test_a_users_image_is_known_by_what_is_in_it(there: Any) -> None:
+    daemon = there("mine:1")
+    daemon.release = "3.3.9"
+    named = "airflow-executor-labs/airflow:own-0123456789abcdef"
+    assert images.own("mine:1", "3.3.2") == named and named in daemon.there
+    assert images.own("mine:1", "3.3.2") == named and daemon.ran == ["mine:1"], "it is looked into once"
+
+
+@pytest.mark.parametrize(
+    ("name", "release", "sentence"),
+    [
+        ("other:1", "3.3.2", "there is no image 'other:1' on this machine: pull or build it"),
+        (
+            "mine:1",
+            "3.2.1",
+            r"'mine:1' has Airflow 3\.2\.1, and the labs are made for 3\.3: begin it with FROM airflow-ex",
+        ),
+        ("mine:1", "", "'mine:1' has no Airflow, and the labs are made for"),
+    ],
+)
+def test_a_users_image_is_there_and_has_this_airflow(there: Any, name: str, release: str, sentence: str) -> None:
+    daemon = there("mine:1")
+    daemon.release = release
+    with pytest.raises(UsageError, match=sentence):
+        images.own(name, "3.3.2")
+    assert daemon.there == {"mine:1"}
 
 
 def references(source: images.Source) -> dict[str, str]:

@@ -7,8 +7,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from components.airflow import read_by
+import pytest
+
+from components.airflow import read_by, version
 from components.secrets import NAMES, _Generated
+from labs import images
 from labs.console import is_change
 from labs.engines.base import PROJECT, Event, Stack, Step, type_of
 from labs.engines.embedded import EmbeddedEngine
@@ -34,12 +37,12 @@ class Cluster(Objects):
         return {
             **super().given(name, news),
             "LabSecrets": {each: f"hidden-{each}-{rotation}" for each in NAMES},
-            "NodeImage": {"reference": f"airflow-executor-labs/{news.get('image')}:{self.tag}"},
+            "NodeImage": {"reference": news.get("own") or f"airflow-executor-labs/{news.get('image')}:{self.tag}"},
         }
 
     def diff(self, urn: str, id: str, olds: Values, news: Values) -> Difference:
         if type_of(urn).endswith("NodeImage"):
-            return Difference(bool(not olds["reference"].endswith(f":{self.tag}")))
+            return Difference(news["own"] != olds["own"] or not olds["reference"].endswith(f":{self.tag}"))
         if type_of(urn).endswith(":Job"):
             return Difference(replaces=("spec",) if olds["spec"] != news["spec"] else ())
         return Difference()
@@ -119,6 +122,22 @@ def test_another_image_restarts_what_runs_it(tmp_path: Path) -> None:
     changed = lab.changed(options=options)
     assert changed["Deployment"] == AIRFLOW and changed["Job"] == {"migration"}
     assert "pod-templates" in changed["ConfigMap"], "the next tasks have it"
+
+
+def test_a_users_image_restarts_what_runs_airflow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(images, "own", lambda name, release: f"known-by-its-content:{name}-{release}")
+    lab = Upgraded("celery", tmp_path)
+    changed = lab.changed(airflow_image="mine")
+    assert changed["NodeImage"] == {"airflow-image"}
+    assert changed["Deployment"] == {*AIRFLOW, *WORKERS} and changed["Job"] == {"migration"}
+    used = {
+        container["image"]
+        for kind in ("Deployment", "Job")
+        for (made, _), inputs in lab.cluster.made.items()
+        if made == kind
+        for container in inputs["spec"]["template"]["spec"]["containers"]
+    }
+    assert used == {f"known-by-its-content:mine-{version()}"}
 
 
 def test_new_secrets_reach_whoever_has_one(tmp_path: Path) -> None:

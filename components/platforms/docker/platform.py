@@ -152,11 +152,12 @@ class DockerPlatform:
 
     Args:
         home: the lab directory; its parent's name is the lab's.
+        airflow_image: name and tag of the user's image of Airflow; "": the labs' own.
     """
 
     name = "docker"
 
-    def __init__(self, home: Path) -> None:
+    def __init__(self, home: Path, airflow_image: str = "") -> None:
         self._home = home
         self._lab = home.parent.name
         self._prefix = f"airflow-lab-{self._lab}"
@@ -164,6 +165,7 @@ class DockerPlatform:
         self._directory = HostFolder("home", str(home), 0o700)
         self._network = docker.Network("network", name=self._prefix, labels=self._labels("network"))
         self._source, _ = images.chosen()
+        self._users_images = {"airflow": airflow_image}
         self._images: dict[Image, BuiltImage] = {}
         self._published: dict[Port, LoopbackPort] = {}
         self._mounts: dict[str, list[Mount]] = {}
@@ -303,7 +305,7 @@ class DockerPlatform:
 
     def _image(self, image: Image) -> BuiltImage:
         if image not in self._images:
-            self._images[image] = BuiltImage(f"{image}-image", image, self._source)
+            self._images[image] = BuiltImage(f"{image}-image", image, self._source, self._users_images.get(image, ""))
         return self._images[image]
 
     def _number(self, port: Port) -> pulumi.Output[int]:

@@ -123,7 +123,9 @@ class HostFile(Resource, module="docker", name="HostFile"):
 
 class _BuiltImageProvider(ResourceProvider):
     def create(self, props: Props) -> CreateResult:
-        return CreateResult(props["reference"], {**props, "reference": images.build(props["image"], props["source"])})
+        if not props["own"]:
+            images.build(props["image"], props["source"])
+        return CreateResult(props["reference"], props)
 
     def diff(self, _id: str, olds: Props, news: Props) -> DiffResult:
         replaces = [key for key in ("image", "source", "reference") if olds.get(key) != news[key]]
@@ -134,10 +136,13 @@ class _BuiltImageProvider(ResourceProvider):
 
 
 class BuiltImage(Resource, module="docker", name="BuiltImage"):
-    """An image of this project, made where it is not there yet; it outlives the lab.
+    """An image of this project, made where it is not there yet, or of the user's; it outlives the lab.
 
     Not a `docker.RemoteImage`, which has what a registry has: what is pulled still gets the locked packages and the
     user of all services, and other labs go on with it when this one goes.
+
+    Args:
+        own: name and tag of the user's, instead of this project's; "": none.
 
     Attributes:
         reference: name and tag.
@@ -146,9 +151,10 @@ class BuiltImage(Resource, module="docker", name="BuiltImage"):
     reference: pulumi.Output[str]
 
     def __init__(
-        self, name: str, image: str, source: images.Source, opts: pulumi.ResourceOptions | None = None
+        self, name: str, image: str, source: images.Source, own: str = "", opts: pulumi.ResourceOptions | None = None
     ) -> None:
-        props = {"image": image, "source": source, "reference": images.reference(image, source)}
+        reference = own or images.reference(image, source)
+        props = {"image": image, "source": source, "own": own, "reference": reference}
         super().__init__(_BuiltImageProvider(), name, props, opts)
 
 

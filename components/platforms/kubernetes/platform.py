@@ -162,6 +162,7 @@ class KubernetesPlatform:
             services are spread over zones; without any, a lab has no priorities either.
         counting: what must be there before an autoscaler counts tasks.
         database: port of a database that is not the lab's own, which services reach wherever it is.
+        airflow_image: name and tag of the user's image of Airflow; "": the labs' own.
     """
 
     name = "kubernetes"
@@ -173,6 +174,7 @@ class KubernetesPlatform:
         budgets: Mapping[str, int],
         counting: Sequence[pulumi.Resource] = (),
         database: int | None = None,
+        airflow_image: str = "",
     ) -> None:
         self._home = home
         self._counting = counting
@@ -191,6 +193,7 @@ class KubernetesPlatform:
         )
         self._own = self._space(self._name, "", pulumi.ResourceOptions())
         self._source, _ = images.chosen()
+        self._users_images = {"airflow": airflow_image}
         self._images: dict[Image, NodeImage] = {}
         self._published: dict[Port, PublishedPort] = {}
         self._declared: dict[str, Callable[[Space], Mounted]] = {}
@@ -840,7 +843,12 @@ class KubernetesPlatform:
     def _image(self, image: Image) -> NodeImage:
         if image not in self._images:
             self._images[image] = NodeImage(
-                f"{image}-image", image, self._source, self._cluster.kubeconfig, self._cluster.nodes
+                f"{image}-image",
+                image,
+                self._source,
+                self._cluster.kubeconfig,
+                self._cluster.nodes,
+                self._users_images.get(image, ""),
             )
         return self._images[image]
 

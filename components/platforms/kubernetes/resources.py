@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import re
 import subprocess
-from collections.abc import Mapping, Sequence
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -55,19 +57,20 @@ class _NodeImageProvider(ResourceProvider):
         api = cluster(props["kubeconfig"])
         listed = api.items("/api/v1/nodes")
         wanted = open_to(listed, every=props["image"] == "airflow")
-        reference = images.reference(props["image"], props["source"])
+        reference = _reference(props)
         if props["nodes"]:
-            images.build(props["image"], props["source"])
+            if not props["own"]:
+                images.build(props["image"], props["source"])
             lacking = [node for node in wanted if node in props["nodes"] and not _has(node, reference)]
             if lacking:
-                load(lacking, image_archive(reference))
-        else:
+                with image_archive(reference) as archive:
+                    load(lacking, archive)
+        elif not props["own"]:  # which nodes fetch as their cluster has it
             self._check(listed, wanted, reference)
         return CreateResult(reference, {**props, "reference": reference})
 
     def diff(self, _id: str, olds: Props, news: Props) -> DiffResult:
-        reference = images.reference(news["image"], news["source"])
-        return DiffResult(changes=olds["reference"] != reference or olds["nodes"] != news["nodes"])
+        return DiffResult(changes=olds["reference"] != _reference(news) or olds["nodes"] != news["nodes"])
 
     def update(self, _id: str, _olds: Props, news: Props) -> UpdateResult:
         return UpdateResult(self.create(news).outs)
@@ -86,26 +89,39 @@ class _NodeImageProvider(ResourceProvider):
                 )
 
 
+def _reference(props: Props) -> str:
+    return str(props["own"] or images.reference(props["image"], props["source"]))
+
+
 def _has(node: str, reference: str) -> bool:
     command = ["docker", "exec", node, "ctr", "-n", "k8s.io", "images", "list", "-q", f"name=={full_name(reference)}"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     return full_name(reference) in done.stdout
 
 
-def image_archive(reference: str) -> Path:
-    """The image as a file, from the cache: to save it takes longer than to load it."""
-    repository, _, tag = reference.rpartition("/")[2].partition(":")
+@contextmanager
+def image_archive(reference: str) -> Iterator[Path]:
+    """An image as a file; those of this project are kept in the cache, as to save one takes longer than to load it."""
 
-    def build(folder: Path) -> None:
+    def save(folder: Path) -> None:
         with daemon(timeout=images.PATIENCE) as client, (folder / "image.tar").open("wb") as file:
             for chunk in client.images.get(reference).save(named=reference):
                 file.write(chunk)
 
-    return artefact(f"archive-{repository}", tag, build) / "image.tar"
+    repository, _, tag = reference.rpartition("/")[2].partition(":")
+    if not tag.startswith(images.OWN):
+        yield artefact(f"archive-{repository}", tag, save) / "image.tar"
+        return
+    with tempfile.TemporaryDirectory(prefix="airflow-lab-") as folder:
+        save(Path(folder))
+        yield Path(folder, "image.tar")
 
 
 class NodeImage(Resource, module="kubernetes", name="NodeImage"):
-    """An image of this project on the nodes of a cluster; it outlives the lab.
+    """An image on the nodes of a cluster; it outlives the lab.
+
+    Args:
+        own: name and tag of the user's, instead of this project's; "": none.
 
     Attributes:
         reference: name and tag.
@@ -120,9 +136,17 @@ class NodeImage(Resource, module="kubernetes", name="NodeImage"):
         source: images.Source,
         kubeconfig: pulumi.Input[str],
         nodes: pulumi.Input[Sequence[str]],
+        own: str = "",
         opts: pulumi.ResourceOptions | None = None,
     ) -> None:
-        props = {"image": image, "source": source, "kubeconfig": kubeconfig, "nodes": nodes, "reference": None}
+        props = {
+            "image": image,
+            "source": source,
+            "own": own,
+            "kubeconfig": kubeconfig,
+            "nodes": nodes,
+            "reference": None,
+        }
         super().__init__(_NodeImageProvider(), name, props, opts)
 
 
