@@ -16,8 +16,10 @@ import yaml
 
 from labs import engines, processes
 from labs.engines.base import PROJECT, Engine, Event, Stack, Step, Watcher
+from labs.engines.lock import stack_lock
 from labs.errors import Interrupted, LabError, UsageError
 from labs.paths import PROJECT_ROOT, engine_directory, lab_directory, make_private, run_directory
+from labs.waiting import interruptible
 from stacks.catalogue import SECTIONS, check_runnable, find_lab
 from stacks.configuration import check_cluster, check_extras, check_image, configured, read_template
 
@@ -301,10 +303,8 @@ class Lab:
         """
         home = run_directory(self.name)
         with processes.going_down():
-            if self._on_kind:
-                from components.clusters.kind import wake
-
-                wake(home)
+            if self.asked_platform == "kubernetes":
+                self._empty_cluster(watch)  # first: the engine waits for one service after another
             self.engine.down(self.stack, watch)
         if self.asked_platform == "docker":
             from components.platforms.docker.inspection import remove_all
@@ -312,14 +312,23 @@ class Lab:
             remove_all(str(home))  # before processes are looked for: what Docker keeps up comes back
         if self.asked_platform == "kubernetes":
             from components.clusters.kind import release
-            from components.platforms.kubernetes import inspection
 
-            inspection.remove_all(home)
             release(home)
         processes.end_all(str(home))
         shutil.rmtree(lab_directory(self.name), ignore_errors=True)
         with contextlib.suppress(OSError):
             lab_directory(self.name).parent.rmdir()
+
+    def _empty_cluster(self, watch: Watcher) -> None:
+        from components.clusters.kind import wake
+        from components.platforms.kubernetes.inspection import remove_all
+
+        home = run_directory(self.name)
+        with stack_lock(self.stack, "down"), interruptible():
+            if self._on_kind:
+                wake(home)
+            watch(Event("message", message="what the lab has in its cluster goes, all at once"))
+            remove_all(home)
 
     def otherwise(self, options: Mapping[str, str], **shape: Any) -> Lab:
         """The lab with other Airflow options, or of another shape or image, as the next `up` may have it."""

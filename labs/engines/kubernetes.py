@@ -299,6 +299,9 @@ def remove(api: Cluster, found: Object) -> None:
     if pods and processes.grace(1e9) < 1e9:
         with contextlib.suppress(Refused):
             api.request("DELETE", pods[0], gracePeriodSeconds=int(processes.SHORT), **pods[1])
+    if found["kind"] == "Namespace":  # they wait for their pods, and who empties it looks again only after 5 s
+        with contextlib.suppress(Refused):
+            api.request("DELETE", f"/api/v1/namespaces/{metadata['name']}/persistentvolumeclaims")
 
     def gone() -> Seen:
         left = _found(api, found)

@@ -499,6 +499,7 @@ def test_pods_get_little_time_when_the_whole_lab_goes(api: Api) -> None:
     with processes.going_down():
         PROVIDER.delete(URN, "lab", outputs)
     assert ("DELETE", "/api/v1/namespaces/lab/pods", {"body": None, "gracePeriodSeconds": 2}) in api.calls
+    assert ("DELETE", "/api/v1/namespaces/lab/persistentvolumeclaims", {"body": None}) in api.calls
 
 
 def test_what_keeps_an_object_is_told(api: Api) -> None:

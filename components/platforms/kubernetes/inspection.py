@@ -38,15 +38,16 @@ def _pods(api: Cluster, namespaces: Iterable[str]) -> dict[str, Object]:
 
 
 def remove_all(home: Path) -> None:
-    """Remove what a crash left of a lab in a cluster that still answers; nothing is no error.
+    """Remove all that a lab has in a cluster that answers; nothing is no error.
 
     Raises:
         LabError: something could not be removed.
     """
     with contextlib.suppress(FileNotFoundError, Unreachable):
         api = cluster((home / "kubeconfig").read_text())
-        for found in _outside(api, f"{OWNER}={owner(home.parent.name)}"):
-            remove(api, found)
+        found = _outside(api, f"{OWNER}={owner(home.parent.name)}")
+        with ThreadPoolExecutor(max(len(found), 1)) as pool:
+            list(pool.map(lambda each: remove(api, each), found))
 
 
 def collect(kubeconfig: str) -> list[str]:
