@@ -37,7 +37,7 @@ def asked(monkeypatch: pytest.MonkeyPatch, taken: dict[str, list[int]], wanted: 
     monkeypatch.setattr(resources, "cluster", lambda _kubeconfig: api)
     monkeypatch.setattr(resources, "published", lambda _nodes, number: f"127.0.0.1:{number}")
     given = {"kubeconfig": "text", "nodes": ["t"], "namespace": "airflow-b", "service": "airflow-api-server"}
-    return {**given, "wanted": wanted}
+    return {**given, "wanted": wanted, "others": []}
 
 
 def test_two_labs_have_two_ports_and_each_keeps_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -45,6 +45,12 @@ def test_two_labs_have_two_ports_and_each_keeps_its_own(monkeypatch: pytest.Monk
     assert PROVIDER.create(asked(monkeypatch, {})).outs["number"] == first  # type: ignore[index]
     assert PROVIDER.create(asked(monkeypatch, {"airflow-a": [first]})).outs["number"] == first + 1  # type: ignore[index]
     assert PROVIDER.create(asked(monkeypatch, {"airflow-b": [first]})).outs["number"] == first  # type: ignore[index]
+
+
+def test_what_a_lab_has_chosen_for_one_service_is_not_for_another(monkeypatch: pytest.MonkeyPatch) -> None:
+    first = NODE_PORTS.start
+    flower = {**asked(monkeypatch, {}), "service": "airflow-flower", "others": [first]}
+    assert PROVIDER.create(flower).outs["number"] == first + 1  # type: ignore[index]
 
 
 def test_a_port_that_another_lab_has_is_refused_before_anything_is_made(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -238,6 +238,7 @@ class KubernetesPlatform:
                 "namespace": self._name,
                 "service": object_name(port.service),
                 "wanted": port.wanted or 0,
+                "others": [each.number for each in self._published.values()],
             }
             self._published[port] = PublishedPort(f"{port.service}-{port.name}-port", props)
         return self._published[port]

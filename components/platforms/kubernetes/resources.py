@@ -162,7 +162,7 @@ class _PublishedPortProvider(ResourceProvider):
         return CreateResult(str(number), {**props, "number": number, "address": address})
 
     def _chosen(self, props: Props) -> tuple[int, str]:
-        """A free NodePort, and where this machine reaches it.
+        """A free NodePort that the lab has not chosen for another service, and where this machine reaches it.
 
         Raises:
             LabError: there is none, or none that leads to the port that is asked for.
@@ -178,7 +178,7 @@ class _PublishedPortProvider(ResourceProvider):
         for number in NODE_PORTS:
             address = self._address(api, props["nodes"], number)
             fits = not wanted or not address or address.endswith(f":{wanted}")
-            if address and fits and taken.get(number) in (None, own):
+            if address and fits and taken.get(number) in (None, own) and number not in props["others"]:
                 return number, address
         if wanted:
             raise UsageError(
