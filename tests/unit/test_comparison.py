@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -135,6 +136,30 @@ def test_in_a_cluster_labs_are_tried_with_their_extras_too() -> None:
         *("celery", "--name", "test-celery-kubernetes-keda", "--platform", "kubernetes", "--with", "keda"),
         "--dedicated",
     ]
+
+
+def test_a_lab_that_wants_the_machine_for_itself_has_it(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    running: set[str] = set()
+    beside: dict[str, set[str]] = {}
+    met = threading.Barrier(2, timeout=20)
+
+    def verify(trial: Trial) -> Any:
+        beside[trial.lab] = set(running)
+        running.add(trial.lab)
+        if not trial.alone:
+            met.wait()
+        running.remove(trial.lab)
+        return 0, {"up": 1.0}, None
+
+    asked = [Trial(lab, "kubernetes") for lab in ("local", "celery", "ha")]
+    monkeypatch.setattr(selftest, "_verify", verify)
+    monkeypatch.setattr(selftest, "trials", lambda _platform: asked)
+    monkeypatch.setattr(selftest.os, "cpu_count", lambda: 2)
+    assert selftest.verify_platform("kubernetes") == 0
+    assert beside["ha"] == set() and set(beside) == {"local", "celery", "ha"}
+    assert [line.split()[0] for line in capsys.readouterr().out.splitlines()[1:4]] == ["local", "celery", "ha"]
 
 
 def test_labs_that_agree_have_nothing_to_explain() -> None:
