@@ -231,6 +231,7 @@ def test_start_latency_side_by_side(
     there, present, said = gpu_pod(run_dag, namespace)
     with lacking(node, reference) as fetched:
         late, absent, told = gpu_pod(run_dag, namespace)
+    assert (present.node, absent.node) == (node, node), "the pod of gpu was on another node"
     cold, _ = cold_start(figures, lab, airflow, faults, timeline, words, executor)
     found = {name: median(each) for name, each in starts(measured).items()}
     (pulled,) = [match for match in map(PULLED.search, told) if match]
@@ -245,7 +246,6 @@ def test_start_latency_side_by_side(
     evidence("seconds to the first line", bars(rows))
     evidence("what the kubelet said of the image", {"there": said, "absent": told})
     evidence("fetched by the node", fetched)
-    assert (present.node, absent.node) == (node, node), "the pod of gpu was on another node"
     assert all("already present on machine" in each for each in said), f"the first pod waited for its image: {said}"
     assert len(fetched) > 2, f"the node fetched no layer: {fetched}"
     assert late > duration(pulled["time"]) > 0, "the task did not wait for its image"
