@@ -320,6 +320,7 @@ def test_a_worker_of_a_machine_outside(airflow, lab, sites, start_probe, request
         with host_worker(lab.name, lab.outputs, secret, "machine") as worker:
             known = sites.all()
             serving = sorted(name for name, site in known.items() if "machine" in site.queues)
+            assert serving == [NAME], f"the queue machine is served by {serving}"
             probe = start_probe("probe_machine")
             (first,) = probe.wait_for_executions(1)
             task = psutil.Process(first.pid)
@@ -341,7 +342,6 @@ def test_a_worker_of_a_machine_outside(airflow, lab, sites, start_probe, request
     evidence("executions", [{"task": each.task, "at": each.service, "pid": each.pid} for each in done])
     evidence("processes above the first task", above)
     evidence("by hand", by_hand)
-    assert serving == [NAME], f"the queue machine is served by {serving}"
     assert worker.process.pid in above, "the task's process is none of the worker's"
     assert own == {"its pid": first.pid, "its namespaces": namespaces(psutil.Process())}, "it ran in a container"
     assert {ti.hostname for ti in airflow.task_instances(run)} == {each.service for each in done} == {NAME}
