@@ -15,9 +15,6 @@ DAGS = {file.stem: file for folder in section_folders(SECTIONS) for file in fold
 FAULTS = sorted(file.stem for file in (ROOT / "scenarios" / "faults").glob("test_*.py"))
 BROKEN = {part for mutations in MUTATIONS.values() for mutation in mutations for part in mutation.scenarios}
 
-UNPROVEN = {"test_autoscaler_blind", "test_node_stopped"}
-"""Faults of which no mutation has been seen red: one happens only with KEDA, one takes minutes."""
-
 
 @pytest.mark.parametrize("dag_id", DAGS)
 def test_a_dag_has_a_verifier_that_a_mutation_turns_red(dag_id: str) -> None:
@@ -28,7 +25,7 @@ def test_a_dag_has_a_verifier_that_a_mutation_turns_red(dag_id: str) -> None:
 
 @pytest.mark.parametrize("fault", FAULTS)
 def test_a_fault_has_a_mutation(fault: str) -> None:
-    assert (fault in BROKEN) != (fault in UNPROVEN)
+    assert fault in BROKEN
 
 
 @pytest.mark.parametrize(("dag_id", "edit"), [*EDITS.items(), *SAME_EXECUTOR.items(), *IN_PODS.items()])
