@@ -25,7 +25,7 @@ from typing import Any, Literal
 
 import filelock
 import requests
-from docker.errors import APIError, BuildError, ContainerError, ImageNotFound
+from docker.errors import APIError, BuildError, ImageNotFound
 
 from labs.cache import IMAGES, KEPT, Tell, artefact, digest
 from labs.daemon import daemon, said
@@ -202,11 +202,15 @@ def own(name: str, release: str) -> str:
 def _release(client: Any, name: str) -> str:
     """The release of Airflow in an image; "" where there is none."""
     code = "import importlib.metadata as m; print(m.version('apache-airflow-core'))"
+    container = client.containers.create(name, ["-c", code], entrypoint=["python"], network_mode="none")
     try:
-        said = client.containers.run(name, ["-c", code], entrypoint=["python"], remove=True, network_mode="none")
-    except (ContainerError, APIError):
+        container.start()
+        ended = container.wait()["StatusCode"]
+        return "" if ended else str(container.logs(stderr=False).decode().strip())
+    except APIError:  # it has no Python
         return ""
-    return str(said.decode().strip())
+    finally:
+        container.remove(force=True)
 
 
 def build_missing(tell: Tell) -> None:

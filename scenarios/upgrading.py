@@ -90,7 +90,8 @@ def another_image(used: str) -> Iterator[str]:
     """An image of this machine that differs from one by a variable, while the block runs."""
     name = "airflow-executor-labs-proof/airflow:another"
     with daemon() as client:
-        made, _ = client.images.build(fileobj=BytesIO(f"FROM {used}\nENV LAB_IMAGE=another\n".encode()), tag=name)
+        recipe = BytesIO(f"FROM {used}\nENV LAB_IMAGE=another\n".encode())
+        made, _ = client.images.build(fileobj=recipe, tag=name, rm=True, forcerm=True)
         try:
             yield name
         finally:

@@ -15,7 +15,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from docker.errors import APIError, BuildError, ContainerError, ImageNotFound
+from docker.errors import APIError, BuildError, ImageNotFound
 
 from components.airflow import version
 from components.platforms.base import Image
@@ -34,6 +34,7 @@ class Images:
         self.context: dict[str, str] = {}
         self.left: list[str] = []
         self.ran: list[str] = []
+        self.removed: list[str] = []
         self.release = ""
 
     def get(self, name: str) -> Any:
@@ -45,11 +46,19 @@ class Images:
 
         return SimpleNamespace(attrs={"Size": 7}, id=f"sha256:{'0123456789abcdef' * 4}", tag=tag)
 
-    def run(self, name: str, command: list[str], **_how: Any) -> bytes:
+    def create(self, name: str, _command: list[str], **_how: Any) -> Any:
         self.ran.append(name)
-        if not self.release:
-            raise ContainerError(None, 1, command, name, "no module")
-        return f"{self.release}\n".encode()
+
+        def start() -> None:
+            if self.release == "no Python":
+                raise APIError("executable file not found")
+
+        return SimpleNamespace(
+            start=start,
+            wait=lambda: {"StatusCode": 0 if self.release else 1},
+            logs=lambda stderr: f"{self.release}\n".encode(),
+            remove=lambda force: self.removed.append(name),
+        )
 
     def build(self, **given: Any) -> None:
         self.built = given
@@ -143,6 +152,7 @@ def test_a_users_image_is_known_by_what_is_in_it(there: Any) -> None:
             r"'mine:1' has Airflow 3\.2\.1, and the labs are made for 3\.3: begin it with FROM airflow-ex",
         ),
         ("mine:1", "", "'mine:1' has no Airflow, and the labs are made for"),
+        ("mine:1", "no Python", "'mine:1' has no Airflow, and the labs are made for"),
     ],
 )
 def test_a_users_image_is_there_and_has_this_airflow(there: Any, name: str, release: str, sentence: str) -> None:
@@ -150,7 +160,7 @@ def test_a_users_image_is_there_and_has_this_airflow(there: Any, name: str, rele
     daemon.release = release
     with pytest.raises(UsageError, match=sentence):
         images.own(name, "3.3.2")
-    assert daemon.there == {"mine:1"}
+    assert daemon.there == {"mine:1"} and daemon.removed == daemon.ran
 
 
 def references(source: images.Source) -> dict[str, str]:
