@@ -79,7 +79,7 @@ def stranger(namespace: Namespace) -> Iterator[tuple[Namespace, Run]]:
     from labs.cluster import OWNER
 
     own = namespace.api.request("GET", f"/api/v1/namespaces/{namespace.name}")["metadata"]["labels"]
-    image = namespace.pods(component="scheduler")[0]["spec"]["containers"][0]["image"]
+    image = namespace.airflow_image()
     space = namespace.beside(f"{namespace.name}-stranger-{uuid4().hex[:6]}")
     metadata = {"name": space.name, "labels": {OWNER: own[OWNER]}}
     namespace.api.request("POST", "/api/v1/namespaces", {"apiVersion": "v1", "kind": "Namespace", "metadata": metadata})

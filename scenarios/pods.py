@@ -60,6 +60,11 @@ class Sighting:
     pod: Object
 
 
+def image_of(pod: Object) -> str:
+    """The image of a pod's first container."""
+    return str(pod["spec"]["containers"][0]["image"])
+
+
 @dataclass(frozen=True)
 class Life:
     """One pod from its first version to its last, in order."""
@@ -318,6 +323,10 @@ class Namespace:
     def pods_of(self, run: Run) -> list[Object]:
         """The pods of a run that are there now."""
         return [each for each in self.pods(kubernetes_executor="True") if _belongs(each, run)]
+
+    def airflow_image(self) -> str:
+        """The image of the lab's Airflow, as its scheduler has it."""
+        return image_of(self.pods(component="scheduler")[0])
 
     def events(self, uid: str) -> list[Object]:
         """What Kubernetes said of a pod, even one that is gone, the oldest first."""

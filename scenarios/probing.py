@@ -216,9 +216,13 @@ class ProbeRun:
         except psutil.NoSuchProcess:
             return False
 
+    def unended(self) -> list[Execution]:
+        """The executions that have not come to their end, whether their process lives or not."""
+        return [each for each in self.executions() if not each.ended]
+
     def going_on(self) -> list[str]:
-        """The tasks of executions that have not come to their end, and whose process lives."""
-        return [each.task for each in self.executions() if not each.ended and self.lives(each)]
+        """The tasks of those whose process lives."""
+        return [each.task for each in self.unended() if self.lives(each)]
 
     def release(self, service: str = "") -> None:
         """Let every execution come to its end, or every one in a service."""

@@ -392,7 +392,8 @@ def _trouble(api: Cluster, made: Object) -> tuple[set[str], str]:
         status = pod["status"]
         for each in [*status.get("initContainerStatuses", ()), *status.get("containerStatuses", ())]:
             waiting = each["state"].get("waiting", {}).get("reason")
-            reasons |= {waiting} - {None}
+            if waiting:
+                reasons.add(waiting)
             if waiting == "CrashLoopBackOff" or each["state"].get("terminated"):
                 metadata = pod["metadata"]
                 again: dict[str, Any] = {"previous": "true"} if waiting else {}

@@ -16,6 +16,7 @@ import pytest
 
 from labs.waiting import until
 from scenarios.faulting import late_fails
+from scenarios.pods import image_of
 from scenarios.upgrading import Pods, another_image, upgraded
 from stacks.catalogue import ROLES
 
@@ -27,19 +28,9 @@ HOLD = 35
 """Seconds for which a worker that was told to go works on: more than the 30 that Kubernetes gives where nobody says."""
 
 
-def image_of(pod):
-    """The image of a pod's first container."""
-    return pod["spec"]["containers"][0]["image"]
-
-
 def images(namespace, run):
     """The image of each pod of a run, by the pod's uid."""
     return {pod["metadata"]["uid"]: image_of(pod) for pod in namespace.pods_of(run)}
-
-
-def unended(probe):
-    """The tasks that have begun and not ended."""
-    return [each.task for each in probe.executions() if not each.ended]
 
 
 @pytest.mark.needs(section="35.3", because="elsewhere no worker serves the queue compute alone")
@@ -64,7 +55,7 @@ def test_a_worker_that_changes_ends_its_task_first(lab, airflow, services, start
 
         try:
             until(held, what=f"{HOLD} s to pass", timeout=2 * HOLD, interval=0.5)
-            return unended(first)
+            return [each.task for each in first.unended()]
         finally:
             first.release()
 
@@ -98,7 +89,7 @@ def test_task_pods_outlive_the_scheduler_that_made_them(lab, airflow, namespace,
     probe.wait_for_executions(3, 90)
     before = images(namespace, probe.run)
     with upgraded(lab, services, option) as upgrade, late_fails():
-        left, after = unended(probe), images(namespace, probe.run)
+        left, after = probe.unended(), images(namespace, probe.run)
         probe.release()
         run = airflow.wait(probe.run, 240)
         known = services.run("scheduler", ["env"]).stdout
@@ -118,13 +109,12 @@ def test_task_pods_outlive_the_scheduler_that_made_them(lab, airflow, namespace,
 @pytest.mark.needs(cluster="kind", because="elsewhere nodes fetch an image from a registry")
 def test_tasks_end_in_the_image_that_they_began_in(lab, airflow, namespace, services, start_probe, evidence):
     """Airflow has another image: its services restart, tasks that run end in their pods, and the next get the other."""
-    (scheduler,) = namespace.pods(component="scheduler")
-    with another_image(image_of(scheduler)) as image:
+    with another_image(namespace.airflow_image()) as image:
         first = start_probe("probe_compute", {"seconds": 400})
         first.wait_for_executions(3, 90)
         before = images(namespace, first.run)
         with upgraded(lab, services, {}, airflow_image=image) as upgrade, late_fails():
-            left, after = unended(first), images(namespace, first.run)
+            left, after = first.unended(), images(namespace, first.run)
             first.release()
             run = airflow.wait(first.run, 120)
             second = start_probe("probe_serial", {"seconds": 120})

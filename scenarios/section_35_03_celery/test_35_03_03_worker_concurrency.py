@@ -117,7 +117,7 @@ def test_what_a_slow_worker_holds_waits_behind_it(slow, fast, holds, airflow, ce
         since = []
 
         def look():
-            running = Counter(each.service for each in probe.executions() if not each.ended)
+            running = Counter(each.service for each in probe.unended())
             broker = {"waiting": celery.waiting(SHARED)[SHARED], "held": celery.unacknowledged()}
             found = {**broker, "slow": running[slow], "fast": running[fast]}
             since[:] = [*since, time.monotonic()] if found == wanted else []

@@ -282,7 +282,7 @@ def test_a_site_scaled_in_its_cluster_and_back(airflow, services, namespace, sit
             scale(1)
             leaving = until(told_to_go, what="a pod to be told to go", timeout=30, interval=0.1)
             ending = sites.wait(more, lambda site: site.state not in UP, what="told to go", timeout=2 * LOST)
-            held = [each.service for each in probe.executions() if not each.ended]
+            held = [each.service for each in probe.unended()]
             probe.release()
             gone = sites.wait(more, lambda site: site.state in GONE, what="gone", timeout=2 * LOST)
             with late_fails():

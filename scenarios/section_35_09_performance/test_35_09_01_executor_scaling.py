@@ -160,7 +160,7 @@ def test_a_worker_that_goes_ends_its_task(
             return (True if time.time() - began > HOLD else None), f"{len(there)} work on"
 
         until(held, what=f"{HOLD} s to pass", timeout=2 * HOLD, interval=1)
-        left = [each.task for each in probe.executions() if not each.ended]
+        left = [each.task for each in probe.unended()]
         probe.release()
         run = airflow.wait(probe.run, 120)
         after = looks.wait(1, 180)

@@ -226,8 +226,7 @@ def test_start_latency_side_by_side(
     registry of this machine: as quickly as that can be had.
     """
     (node,) = namespace.nodes_with(GPU, "true")
-    (scheduler,) = namespace.pods(component="scheduler")
-    reference = scheduler["spec"]["containers"][0]["image"]
+    reference = namespace.airflow_image()
     there, present, said = gpu_pod(run_dag, namespace)
     with lacking(node, reference) as fetched:
         late, absent, told = gpu_pod(run_dag, namespace)
