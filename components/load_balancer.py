@@ -80,8 +80,9 @@ def _settings(bind: str, servers: dict[str, str]) -> str:
     """The text of haproxy.cfg.
 
     A request that an API server did not take is sent to the next one; one that it took is not sent twice. What is asked
-    for its health needs no database: one that is away is no reason to take all servers away. A server whose address is
-    a name may not have it yet, and have another one when it is back.
+    for its health needs no database: one that is away is no reason to take all servers away. Nor is a machine so busy
+    that both answer late: one that hangs is given half a minute, while one that does not listen is passed by at once.
+    A server whose address is a name may not have it yet, and have another one when it is back.
     """
     lines = [f"    server {name} {address}" for name, address in servers.items()]
     named = any(address.rpartition(":")[0] == name for name, address in servers.items())
@@ -105,7 +106,7 @@ backend api-servers
     balance roundrobin
     option httpchk GET /api/v2/version
     http-check expect status 200
-    timeout check 5s
-    default-server check inter 2s fall 2 rise 1{resolved}
+    timeout check 10s
+    default-server check inter 2s fall 3 rise 1{resolved}
 {chr(10).join(lines)}
 {resolvers}"""

@@ -6,6 +6,7 @@ Hint: `airflow edge list-workers`, or Admin → Edge Worker, shows the state, qu
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 
 import psutil
@@ -282,6 +283,8 @@ def test_a_site_scaled_in_its_cluster_and_back(airflow, services, namespace, sit
             scale(1)
             leaving = until(told_to_go, what="a pod to be told to go", timeout=30, interval=0.1)
             ending = sites.wait(more, lambda site: site.state not in UP, what="told to go", timeout=2 * LOST)
+            later = ending.heartbeat + timedelta(seconds=LOST / 3)  # it has as long as its task takes
+            sites.wait(more, lambda site: site.heartbeat > later, what="still at work", timeout=2 * LOST)
             held = [each.service for each in probe.unended()]
             probe.release()
             gone = sites.wait(more, lambda site: site.state in GONE, what="gone", timeout=2 * LOST)
