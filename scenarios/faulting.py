@@ -31,9 +31,6 @@ from labs.runs import TaskInstance
 from labs.waiting import WaitTimeout, until
 from scenarios.machine import suspend, wait_until_idle
 
-RECOVERY = 90.0
-"""Seconds in which a healed lab must be healthy again; services start in about 10 on two idle cores."""
-
 
 @dataclass(frozen=True)
 class Incarnation:
@@ -212,7 +209,12 @@ class Faults:
     Args:
         record: called with a label and the steps of a fault when it is over, whatever came of it.
         unwell: what else is not as it should be, in words; it may take signs of life only from after a moment.
+
+    Attributes:
+        recovery: seconds in which a healed lab must be healthy again; services start in about 10 on two idle cores.
     """
+
+    recovery = 90.0
 
     def __init__(
         self,
@@ -350,7 +352,7 @@ class Faults:
             return self._steady(fault.since)
 
         with late_fails():
-            until(steady, what=f"the lab to recover after {fault.name}", timeout=RECOVERY)
+            until(steady, what=f"the lab to recover after {fault.name}", timeout=self.recovery)
         if fault.down is None:
             fault.down = time.time() - fault.at
             since = "; every component sent a heartbeat since" if fault.since else ""

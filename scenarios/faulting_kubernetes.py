@@ -573,7 +573,12 @@ def pod_host(services: Services, service: str) -> Any:
 
 
 class ClusterFaults(Faults):
-    """The faults of a lab on a cluster: those of every lab, and those that only a cluster has."""
+    """The faults of a lab on a cluster: those of every lab, and those that only a cluster has.
+
+    Where the database or its pool is lost, most other programs end, too, and all start anew on the nodes' same cores.
+    """
+
+    recovery = 240.0
 
     def __init__(self, namespace: Namespace, services: KubernetesServices, *args: Any) -> None:
         super().__init__(services, *args)

@@ -106,4 +106,4 @@ def _wait_for_all_slots(load, slots):
         return (True if len(found) >= slots else None), f"{len(found)} of {slots} have"
 
     with late_fails():
-        until(probe, what="every slot to execute a task", timeout=60, interval=1)
+        until(probe, what="every slot to execute a task", timeout=120, interval=1)
