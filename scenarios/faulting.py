@@ -321,10 +321,11 @@ class Faults:
     @contextmanager
     def _fault(self, name: str, *services: str) -> Iterator[Fault]:
         """The steps around an injection that touches these services."""
-        before = self._services.states()
-        fault = Fault(name, before=before)
+        fault = Fault(name)
         try:
-            until(lambda: self._steady(0.0), what=f"the lab to be in steady state before {name}", timeout=30)
+            what = f"the lab to be in steady state before {name}"
+            until(lambda: self._steady(0.0), what=what, timeout=self.recovery)
+            fault.before = before = self._services.states()
             mains = {other: self._services.incarnation(other).id for other in before}
             fault.prove("steady state", f"{', '.join(before)} run, answer and are healthy")
             fault.at = time.time()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import time
 from pathlib import Path
@@ -152,6 +153,36 @@ def test_a_lab_goes_whose_cluster_somebody_has_removed() -> None:
     finally:
         lab("down", ALONE)
     _no_trace(cluster)
+
+
+@pytest.mark.long
+def test_gc_removes_what_is_over_and_what_nobody_owns_and_nothing_else() -> None:
+    one, two = NAMES
+    cluster = cluster_name(one, False)
+    try:
+        kept = up(one)
+        up(two, "--ttl", "1s")
+        api = Cluster(Path(kept["cluster"]["kubeconfig"]).read_text())
+        assert f"lab {two}, whose time was over" in json.loads(lab("gc", "--json"))
+        assert not lab_directory(two).exists() and not api.found(f"/api/v1/namespaces/{namespace_of(two)}")
+        assert run_once(kept)
+
+        kept = up(two)
+        shutil.rmtree(lab_directory(one))
+        removed = json.loads(lab("gc", "--json"))
+        assert f"Namespace {namespace_of(one)} of the lab {one}, which is gone" in removed
+        assert not api.found(f"/api/v1/namespaces/{namespace_of(one)}")
+        assert run_once(kept)
+        assert json.loads(lab("gc", "--json")) == []
+
+        shutil.rmtree(lab_directory(two))
+        assert f"the kind cluster {cluster}, of which no lab is left" in json.loads(lab("gc", "--json"))
+    finally:
+        for name in NAMES:
+            if lab_directory(name).exists():
+                lab("down", name)
+    with daemon() as client:
+        assert node_containers(client, cluster) == []
 
 
 def _stop(cluster: str) -> None:
