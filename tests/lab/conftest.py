@@ -31,7 +31,7 @@ RunLab = Callable[..., "subprocess.CompletedProcess[str]"]
 def lab() -> RunLab:
     """`lab("up", "local", …)`: run the command line to its end; `root` runs that of another checkout."""
 
-    def run(*arguments: str, root: Path = PROJECT_ROOT, timeout: float = 900, **environment: str):  # type: ignore[no-untyped-def]
+    def run(*arguments: str, root: Path = PROJECT_ROOT, timeout: float = 2400, **environment: str):  # type: ignore[no-untyped-def]
         return subprocess.run(
             [str(root / "lab"), *arguments],
             capture_output=True,
