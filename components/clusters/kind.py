@@ -26,6 +26,7 @@ from labs.cluster import Cluster, cluster
 from labs.daemon import daemon
 from labs.errors import LabError
 from labs.paths import CHECKOUT, PORTS, cache_root, make_private, state_root
+from labs.ports import registered
 from labs.waiting import until
 
 NODE_PORTS = range(30007, 30015)
@@ -306,6 +307,8 @@ def _free_ports() -> list[int]:
     # what the connections of a cluster that is gone have left behind takes no port
     listening = (each for each in psutil.net_connections("tcp") if each.status == psutil.CONN_LISTEN)
     taken = {each.laddr.port for each in listening if each.laddr}
+    with registered() as given:
+        taken |= {port for own in given.values() for port in own.values()}
     preferred = [*NODE_PORTS, *(port for port in PORTS if port not in NODE_PORTS)]
     return [port for port in preferred if port not in taken]
 

@@ -31,7 +31,7 @@ SKIP_AWAIT = "pulumi.com/skipAwait"
 TIMEOUT = 600.0
 """Seconds until an object must be ready, as in pulumi-kubernetes."""
 
-GONE = 120.0
+GONE = 300.0
 """Seconds until what was deleted must be gone, beside those that its pods are given to end."""
 
 IMMUTABLE: Mapping[str, tuple[str, ...]] = {

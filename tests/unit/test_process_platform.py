@@ -18,6 +18,7 @@ from typing import Any
 import psutil
 import pytest
 
+from components.clusters.kind import _free_ports
 from components.platforms.process import closed_ports
 from components.platforms.process.resources import (
     _FolderProvider,
@@ -182,7 +183,7 @@ def _unused() -> int:
 @pytest.fixture
 def ports(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
     """`ports(home, key)`: the port that a lab gets, from a registry of this test's own."""
-    monkeypatch.setattr("components.platforms.process.resources.cache_root", lambda: tmp_path / "cache")
+    monkeypatch.setattr("labs.ports.cache_root", lambda: tmp_path / "cache")
     monkeypatch.setattr("components.platforms.process.resources._taken", lambda _port: False)
 
     def port(home: Path, key: str, wanted: int | None = None) -> int:
@@ -211,6 +212,7 @@ def test_ports_are_kept_and_given_once_across_checkouts(ports: Callable[..., int
     with pytest.raises(LabError, match=f"port {given[1]}, asked for a, is taken by another lab or service"):
         ports(homes[0], "a", given[1])
     assert ports(homes[0], "a", given[0]) == ports(homes[0], "a") == given[0]
+    assert not set(given) & set(_free_ports()), "a kind cluster takes the port of a lab that does not listen there yet"
 
 
 def test_ports_are_free_again_without_their_lab(ports: Callable[..., int], homes: list[Path]) -> None:

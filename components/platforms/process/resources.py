@@ -18,11 +18,10 @@ import sys
 import time
 import urllib.request
 import xmlrpc.client
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import filelock
 import psutil
 import pulumi
 from pulumi.dynamic import CreateResult, DiffResult, Resource, ResourceProvider, UpdateResult
@@ -33,7 +32,8 @@ from components.platforms.process.users import own_user
 from labs import processes
 from labs.cache import IMAGES, environment, fingerprint
 from labs.errors import LabError
-from labs.paths import PORTS, cache_root, make_private
+from labs.paths import PORTS
+from labs.ports import registered
 from labs.waiting import until
 
 LAYOUT = 1
@@ -141,7 +141,7 @@ class _PortProvider(ResourceProvider):
 
     def create(self, props: Props) -> CreateResult:
         home, key, wanted = str(props["home"]), str(props["key"]), props.get("wanted")
-        with self._registry() as registry:
+        with registered() as registry:
             own = registry.setdefault(home, {})
             kept = own.pop(key, None)
             others = {port for ports in registry.values() for port in ports.values()}
@@ -164,25 +164,8 @@ class _PortProvider(ResourceProvider):
         return DiffResult(changes=bool(replaces), replaces=replaces, delete_before_replace=True)
 
     def delete(self, _id: str, props: Props) -> None:
-        with contextlib.suppress(OSError), self._registry() as registry:  # also on a full disk a lab goes down
+        with contextlib.suppress(OSError), registered() as registry:  # also on a full disk a lab goes down
             registry.get(str(props["home"]), {}).pop(str(props["key"]), None)
-
-    @staticmethod
-    @contextlib.contextmanager
-    def _registry() -> Iterator[dict[str, dict[str, int]]]:
-        """Ports by lab directory and key, of all labs of this user that exist; what is changed is kept."""
-        cache = make_private(cache_root(), 0o755)
-        record = cache / "ports.json"
-        with filelock.FileLock(cache / "ports.lock", timeout=30):
-            try:
-                known = json.loads(record.read_text())
-                registry = {home: ports for home, ports in known.items() if Path(home).exists()}
-            except (OSError, ValueError):
-                registry = {}
-            yield registry
-            fresh = record.with_suffix(".new")
-            fresh.write_text(json.dumps({home: ports for home, ports in registry.items() if ports}, indent=1))
-            fresh.replace(record)
 
 
 class LoopbackPort(Resource, module="process", name="LoopbackPort"):
