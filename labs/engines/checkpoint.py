@@ -139,16 +139,26 @@ class Checkpoint:
             )
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise self._damaged(f"not a checkpoint: {error!r}") from error
-        self._saved = self._document(snapshot)
+        self._saved = self.document(snapshot)
         return snapshot
 
-    def save(self, snapshot: Snapshot) -> None:
-        """Write the snapshot, all or nothing; a snapshot equal to the last one costs nothing.
+    def document(self, snapshot: Snapshot) -> Any:
+        """What is to be saved of a snapshot, as it is now."""
+        return {
+            "version": VERSION,
+            "project": PROJECT,
+            "stack": self._stack.name,
+            "resources": [vars(item) for item in snapshot.resources.values()],
+            "condemned": [vars(item) for item in snapshot.condemned],
+            "pending": [{"operation": item.operation, "resource": vars(item.resource)} for item in snapshot.pending],
+        }
+
+    def save(self, document: Any) -> None:
+        """Write what `document` gave, all or nothing; a snapshot equal to the last one costs nothing.
 
         Raises:
             LabError: it cannot be written; what was on disk before is untouched.
         """
-        document = self._document(snapshot)
         if document == self._saved:
             return
         try:
@@ -170,16 +180,6 @@ class Checkpoint:
         for path in (self._backup, self.path, self._key):
             path.unlink(missing_ok=True)
             path.with_name(f"{path.name}.new").unlink(missing_ok=True)
-
-    def _document(self, snapshot: Snapshot) -> Any:
-        return {
-            "version": VERSION,
-            "project": PROJECT,
-            "stack": self._stack.name,
-            "resources": [vars(item) for item in snapshot.resources.values()],
-            "condemned": [vars(item) for item in snapshot.condemned],
-            "pending": [{"operation": item.operation, "resource": vars(item.resource)} for item in snapshot.pending],
-        }
 
     def _damaged(self, why: str) -> LabError:
         cure = (

@@ -61,7 +61,9 @@ class Deployment:
         self._providers = providers
         self._checkpoint = checkpoint
         self._watch = watch
-        self._lock = threading.RLock()
+        self._lock = threading.Lock()
+        self._writing = threading.Lock()
+        self._wanted = self._written = 0
         self._telling = threading.Lock()
         self._replacing = threading.Lock()
         self._registered: set[str] = set()
@@ -106,7 +108,7 @@ class Deployment:
             resource = self._snapshot.resources.get(urn)
             if resource is not None and (self.dry_run or not has_unknown(outputs)):
                 self._snapshot.resources[urn] = replace(resource, outputs=outputs)
-                self._save()
+        self._save()
 
     def fail(self, urn: str, error: Exception) -> None:
         """Remember a failure; nothing new starts from here on."""
@@ -335,7 +337,7 @@ class Deployment:
         if pending is not None:
             with self._lock:
                 self._snapshot.pending.append(pending)
-                self._save(step)
+            self._save(step)
             self.tell(Event("start", step))
         began = time.monotonic()
         try:
@@ -345,12 +347,11 @@ class Deployment:
             if pending and pending.operation == "create" and not isinstance(error, Interrupted):
                 with self._lock:
                     self._snapshot.pending = [item for item in self._snapshot.pending if item is not pending]
-                    with suppress(LabError):
-                        self._save()
+                with suppress(LabError):
+                    self._save()
             self.tell(Event("failed", step, time.monotonic() - began, str(error)))
             raise
-        with self._lock:
-            self._save(step)
+        self._save(step)
         self.tell(Event("done", step, time.monotonic() - began))
 
     def _record(self, new: Resource, condemn: Resource | None = None) -> None:
@@ -362,11 +363,20 @@ class Deployment:
                 self._snapshot.condemned.append(replace(condemn, protect=False))
 
     def _save(self, step: Step | None = None) -> None:
+        """Have on disk what is known now; of several operations that want that at once, one writes for all."""
         if self._checkpoint is None:
             return
+        with self._lock:
+            self._wanted += 1
+            mine = self._wanted
         # A delete makes room on a full disk, and a checkpoint that still lists the deleted only has it deleted again.
-        with suppress(LabError) if step and step.operation == "delete" else nullcontext():
-            self._checkpoint.save(self._snapshot)
+        with suppress(LabError) if step and step.operation == "delete" else nullcontext(), self._writing:
+            if self._written >= mine:
+                return
+            with self._lock:
+                covered, document = self._wanted, self._checkpoint.document(self._snapshot)
+            self._checkpoint.save(document)
+            self._written = covered
 
     def tell(self, event: Event) -> None:
         """Pass an event to whoever watches, one at a time."""

@@ -7,6 +7,8 @@ import resource
 import stat
 import subprocess
 import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,9 +16,12 @@ from typing import Any
 import pytest
 from harness import Lab, node
 
-from labs.engines.base import Event
+from labs.engines.base import PROJECT, Event
+from labs.engines.checkpoint import Checkpoint, Snapshot
+from labs.engines.deployment import Deployment, Goal
 from labs.engines.embedded import EmbeddedEngine
 from labs.errors import LabError
+from labs.waiting import until
 
 ENGINE = EmbeddedEngine()
 SECRET = "hunter2-and-more"
@@ -161,3 +166,40 @@ def test_a_folder_that_cannot_exist_is_named(lab: Lab) -> None:
     with pytest.raises(LabError, match=r"state cannot be written \(File exists\); make it writable"):
         ENGINE.up(lab.over(node("a")), lab.watch)
     assert lab.things() == {} and resource.getrlimit(resource.RLIMIT_FSIZE)[0] == resource.RLIM_INFINITY
+
+
+def test_operations_that_end_at_once_are_written_by_one_of_them(lab: Lab) -> None:
+    """Each goes on only when what it did is on disk; where that takes its time, for two writes instead of sixteen."""
+    writes, begun, go_on = 0, threading.Event(), threading.Event()
+
+    class Slow(Checkpoint):
+        def save(self, document: object) -> None:
+            nonlocal writes
+            writes += 1
+            begun.set()
+            assert go_on.wait(60)
+            super().save(document)
+
+    lost: list[str] = []
+
+    def watch(event: Event) -> None:
+        if event.step and event.kind == "done":
+            known = Checkpoint(lab.stack).load()
+            lost.extend([event.step.name] if known is None or event.step.urn not in known.resources else [])
+
+    deployment = Deployment(Snapshot(), {}, Slow(lab.stack), watch)
+    goals = [
+        Goal(f"urn:pulumi:{lab.stack.name}::{PROJECT}::labs:test:Thing::thing-{n}", custom=False) for n in range(16)
+    ]
+    with ThreadPoolExecutor(len(goals)) as pool:
+        made = [pool.submit(deployment.register, goal) for goal in goals]
+        assert begun.wait(60)
+        until(
+            lambda: (deployment._wanted == len(goals) or None, f"{deployment._wanted} want to be on disk"),
+            what="all to want to be on disk",
+            timeout=60,
+        )
+        go_on.set()
+    assert all(each.result() for each in made)
+    assert not lost, f"not on disk when it was told as done: {lost}"
+    assert writes <= 2
