@@ -18,7 +18,7 @@ import psutil
 import pytest
 
 from labs.airflow import Airflow, AirflowError
-from labs.errors import LabError
+from labs.errors import Interrupted, LabError
 from labs.paths import PROJECT_ROOT
 from labs.results import Claim, Kind, Result, Results, Verdict, secrets_of, undecided, worst
 from labs.runs import FINISHED_TASK, Run, TaskInstance
@@ -168,6 +168,8 @@ class Recorder:
         if report.when == "call" or verdict != "passed":
             findings.refresh()
         self.record(findings.so_far(ended=report.when == "teardown"))
+        if call.excinfo and isinstance(call.excinfo.value, Interrupted):  # by a signal that an `up` of its own took
+            item.session.shouldstop = "interrupted"
         report.verdict = verdict  # type: ignore[attr-defined]
         return report
 

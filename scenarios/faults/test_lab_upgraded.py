@@ -27,6 +27,9 @@ WORKER, GROUP = "compute-1", "compute"
 HOLD = 35
 """Seconds for which a worker that was told to go works on: more than the 30 that Kubernetes gives where nobody says."""
 
+PATIENT = {"scheduler.task_instance_heartbeat_timeout": "300"}
+"""As in production: a task whose API server restarts tries to report again after ever longer pauses."""
+
 
 def images(namespace, run):
     """The image of each pod of a run, by the pod's uid."""
@@ -113,7 +116,7 @@ def test_tasks_end_in_the_image_that_they_began_in(lab, airflow, namespace, serv
         first = start_probe("probe_compute", {"seconds": 400})
         first.wait_for_executions(3, 90)
         before = images(namespace, first.run)
-        with upgraded(lab, services, {}, airflow_image=image) as upgrade, late_fails():
+        with upgraded(lab, services, PATIENT, airflow_image=image) as upgrade, late_fails():
             left, after = first.unended(), images(namespace, first.run)
             first.release()
             run = airflow.wait(first.run, 120)

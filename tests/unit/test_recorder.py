@@ -272,3 +272,17 @@ def test_c(): pass
     assert found["test_b"]["message"].startswith("was under way")
     assert found["test_c"]["message"].startswith("had not started")
     assert (scenarios / "healed").exists() == (sent == signal.SIGTERM)
+
+
+def test_nothing_goes_on_when_a_check_was_interrupted(scenarios: Path) -> None:
+    code, found, _error = verify(
+        scenarios,
+        """
+from labs.errors import Interrupted
+def test_a(): raise Interrupted("interrupted; run `up` to go on")
+def test_b(): raise AssertionError("must not run")
+""",
+    )
+    assert code == pytest.ExitCode.INTERRUPTED
+    assert [found[name]["verdict"] for name in ("test_a", "test_b")] == ["unknown", "unknown"]
+    assert found["test_b"]["message"].startswith("had not started")

@@ -11,7 +11,9 @@ import pytest
 import requests
 from docker.errors import APIError, NotFound
 
+from components.platforms.kubernetes import inspection
 from labs import daemon
+from labs.cluster import Refused
 from labs.service_logs import ContainerLog, FileLog, service_logs
 
 
@@ -70,3 +72,21 @@ def test_a_container_is_asked_for_what_came_after(monkeypatch: pytest.MonkeyPatc
 
     monkeypatch.setattr(daemon, "daemon", answers)
     assert ContainerLog(name).read(12.5) == said
+
+
+@pytest.mark.parametrize(
+    ("status", "said"), [(400, "(its container has not started)"), (404, "(its pod went just now)"), (403, None)]
+)
+def test_a_pod_may_go_before_its_log_is_read(monkeypatch: pytest.MonkeyPatch, status: int, said: str | None) -> None:
+    class Api:
+        def text(self, *_: object, **__: object) -> str:
+            raise Refused(status, "in its words")
+
+    pod = {"metadata": {"name": "old", "namespace": "lab"}, "spec": {"containers": [{"name": "scheduler"}]}}
+    monkeypatch.setattr(inspection, "_cluster", lambda _outputs: (Api(), ["lab"]))
+    monkeypatch.setattr(inspection, "_pods", lambda _api, _namespaces: {"scheduler": pod})
+    if said is None:
+        with pytest.raises(Refused, match="in its words"):
+            inspection.read_log({}, "scheduler", 0)
+    else:
+        assert inspection.read_log({}, "scheduler", 0) == said

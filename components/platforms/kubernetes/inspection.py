@@ -140,8 +140,8 @@ def show_logs(outputs: Mapping[str, Any], services: Sequence[str], lines: int, f
             list(pool.map(lambda pod: _follow(api, pod), [pods[name] for name in services if name in pods]))
 
 
-UNSTARTED = 400
-"""What the API answers to who asks for the log of a container that is being made."""
+UNREADABLE = {400: "(its container has not started)", 404: "(its pod went just now)"}
+"""What the API answers to who asks for a log that is not there, and what that means."""
 
 
 def read_log(outputs: Mapping[str, Any], service: str, since: float) -> str:
@@ -155,9 +155,9 @@ def read_log(outputs: Mapping[str, Any], service: str, since: float) -> str:
     try:
         return api.text("GET", _log(pod), container=_container(pod), **query)
     except Refused as error:
-        if error.status != UNSTARTED:
+        if error.status not in UNREADABLE:
             raise
-        return "(its container has not started)"
+        return UNREADABLE[error.status]
 
 
 def _log(pod: Object) -> str:
