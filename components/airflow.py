@@ -29,8 +29,11 @@ FILE_SETTINGS = {
         "auth_manager": "airflow.api_fastapi.auth.managers.simple.simple_auth_manager.SimpleAuthManager",
         "simple_auth_manager_users": "admin:admin",
     },
-    # a new DAG shows within seconds; production default 300
-    "dag_processor": {"refresh_interval": "10"},
+    "dag_processor": {
+        "refresh_interval": "10",  # a new DAG shows within seconds; production default 300
+        # 30; a file that was written is parsed at once, and the others each time would take an eighth of a core
+        "min_file_process_interval": "120",
+    },
     "api": {"workers": "1"},
     "usage_data_collection": {"enabled": "False"},
 }
