@@ -351,7 +351,7 @@ def test_each_probe_has_its_action() -> None:
     blank: dict[str, Any] = {"http": "", "healthy": [], "tcp": "", "log": "", "file": "", "timeout": 300.0}
     assert probes(blank) == {}
     log = probes({**blank, "log": "ready"})
-    assert log["startupProbe"]["exec"] == {"command": ["test", "-e", UP]} and f'"{UP}"' in READINESS.read_text()
+    assert log["startupProbe"]["tcpSocket"] == {"port": UP} and f"UP = {UP}" in READINESS.read_text()
     assert log["startupProbe"]["failureThreshold"] * log["startupProbe"]["periodSeconds"] == 300
     assert "stands still" in log["livenessProbe"]["exec"]["command"][-1]
     assert log["livenessProbe"]["periodSeconds"] * log["livenessProbe"]["failureThreshold"] >= 180
@@ -362,7 +362,7 @@ def test_each_probe_has_its_action() -> None:
     assert http["livenessProbe"]["periodSeconds"] * http["livenessProbe"]["failureThreshold"] >= 180
     file = probes({**blank, "file": "/lab/x"})
     assert file["startupProbe"]["exec"] == file["readinessProbe"]["exec"] == {"command": ["test", "-e", "/lab/x"]}
-    assert file["livenessProbe"] == log["livenessProbe"]
+    assert file["livenessProbe"] == log["livenessProbe"] and "readinessProbe" not in log
 
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs Linux")

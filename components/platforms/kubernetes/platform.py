@@ -603,9 +603,8 @@ class KubernetesPlatform:
         job = isinstance(spec, JobSpec)
         stop = Stop() if isinstance(spec, JobSpec) else spec.stop
         numbered = bool(space.key)  # one that is apart may be scaled by hand
-        ready = pods.UP if health.log else health.file
         path = {"PYTHONPATH": self._readiness.path} if health.log else {}
-        shell = pulumi.Output.from_input(ready).apply(lambda file: pods.entry(copies, file, numbered=numbered))
+        shell = pulumi.Output.from_input(health.file).apply(lambda file: pods.entry(copies, file, numbered=numbered))
         command = ["/bin/sh", "-c", shell, name, *ENTRY_POINTS.get(spec.image, ())]
         granted = isinstance(spec, ServiceSpec) and bool(spec.grants)
         scaled = isinstance(spec, ServiceSpec) and spec.autoscaling is not None

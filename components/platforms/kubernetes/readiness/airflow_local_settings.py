@@ -1,6 +1,6 @@
 """Imported by every service of Airflow as it starts, so it needs nothing of this project.
 
-Tells by a file that the service is up, when its log does: a scheduler, DAG processor or triggerer when the database has
+Tells by a port that the service is up, when its log does: a scheduler, DAG processor or triggerer when the database has
 its job, a Celery worker when it takes tasks. Airflow has a health server for the first alone, which takes the job of
 the pod before for its own, and `airflow jobs check` takes five seconds of a CPU.
 Source: https://airflow.apache.org/docs/apache-airflow/stable/howto/set-config.html#configuring-local-settings
@@ -9,23 +9,31 @@ Source: https://airflow.apache.org/docs/apache-airflow/stable/howto/set-config.h
 # mypy: ignore-errors
 # because Airflow is not in the environment of the tool
 
-from pathlib import Path
+import socket
+import sys
 
-from celery.signals import worker_ready
 from sqlalchemy import event
 from sqlalchemy.orm import Mapper
 
 __all__ = []
 
-UP = Path("/tmp/.up")  # noqa: S108 - of the pod
+UP = 8797
+
+_listening = []
 
 
-@worker_ready.connect
-def _takes_tasks(**_):
-    UP.touch()
+def _up(**_):
+    if not _listening:  # nobody accepts: that a connection is made is the answer
+        _listening.append(socket.create_server(("", UP)))
+
+
+if sys.argv[1:2] == ["celery"]:  # takes a fifth of a second to import
+    from celery.signals import worker_ready
+
+    worker_ready.connect(_up)
 
 
 @event.listens_for(Mapper, "after_insert")
 def _has_its_job(_mapper, _connection, row):
     if type(row).__name__ == "Job":
-        UP.touch()
+        _up()
