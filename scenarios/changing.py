@@ -69,13 +69,18 @@ def variable(airflow: Airflow, key: str, value: Any) -> Iterator[None]:
 def parsed(airflow: Airflow, dag_id: str, text: str) -> None:
     """Have a DAG's file parsed, and wait until Airflow has it as `text`."""
     request_parsing(airflow, dag_id)
+    wait_for_text(airflow, dag_id, text, 90)
+
+
+def wait_for_text(airflow: Airflow, dag_id: str, text: str, timeout: float) -> None:
+    """Wait until Airflow has a DAG's file as `text`."""
 
     def probe() -> tuple[bool | None, str]:
         api = DagSourceApi(airflow.client)
         found = airflow.call(api.get_dag_source, dag_id=dag_id, accept="application/json").content
         return (True if found == text else None), "another text"
 
-    until(probe, what=f"{dag_id} to be parsed as it is now", timeout=90, interval=0.5)
+    until(probe, what=f"{dag_id} to be parsed as it is now", timeout=timeout, interval=0.5)
 
 
 def wait_for_queue(airflow: Airflow, dag_id: str, task_id: str, queue: str) -> None:

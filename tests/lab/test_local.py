@@ -122,3 +122,18 @@ def test_a_dag_with_an_import_error_shows_airflows_message(up: Lab, lab: RunLab)
         assert time.monotonic() - begun < 60
     finally:
         broken.unlink()
+
+
+def test_a_dag_that_was_edited_is_parsed_at_once(up: Lab, tmp_path: Path) -> None:
+    """Long before `[dag_processor] min_file_process_interval` is over, which is for files that stay as they are."""
+    from scenarios.changing import wait_for_text  # Airflow's client takes a second to import
+    from scenarios.probing import deployed
+
+    text = "from airflow.sdk import dag\n\n\n@dag(tags=['edited'])\ndef edited(): ...\n\n\nedited()\n"
+    folder = tmp_path / "edited"
+    folder.mkdir()
+    (folder / "edited.py").write_text(text)
+    dags, airflow = Path(str(up.outputs["paths"]["dags"])), up.airflow()
+    with deployed(airflow, dags, folder, tag="edited"):
+        (dags / folder.name / "edited.py").write_text(text + "# and more\n")
+        wait_for_text(airflow, "edited", text + "# and more\n", 60)
