@@ -1,8 +1,9 @@
 """The pods of the database, or of the API server, are deleted while task pods run: nothing is lost, none runs twice.
 
 Airflow's contract: a running task reports to the API server, each report is tried `[workers] execution_api_retries`
-times, and only after `max_failed_heartbeats` in a row the task gives up. Kubernetes': a StatefulSet's new pod has the
-name and the claim of the old one, so what the database had written is there again.
+times, and only after `max_failed_heartbeats` in a row the task gives up, or after `[scheduler]
+task_instance_heartbeat_timeout`, which is 300 s in production, and here too. Kubernetes': a StatefulSet's new pod has
+the name and the claim of the old one, so what the database had written is there again.
 Sources: https://airflow.apache.org/docs/apache-airflow/stable/configurations-ref.html#workers and
 https://kubernetes.io/docs/concepts/workloads/controllers/statefulset/#stable-storage
 
@@ -20,14 +21,15 @@ TASKS = 2
 
 
 @pytest.mark.parametrize("service", ["metadata-database", "api-server"])
-def test_tasks_survive_and_nothing_is_forgotten(service, airflow, faults, run_dag, start_in_pods, evidence):
+def test_tasks_survive_and_nothing_is_forgotten(service, lab, airflow, faults, run_dag, start_in_pods, evidence):
     """Each task is executed once, to its end, though reports of it failed; what was finished before is as it was."""
     earlier = run_dag(dag_id="35_01_02_portable_dag")
-    busy = start_in_pods("35_01_04_executor_parallelism", "holds a slot", {"tasks": TASKS, "seconds": 60})
-    busy.wait_for_work("work", TASKS)
+    with lab.reconfigured({"scheduler.task_instance_heartbeat_timeout": "300"}):
+        busy = start_in_pods("35_01_04_executor_parallelism", "holds a slot", {"tasks": TASKS, "seconds": 60})
+        busy.wait_for_work("work", TASKS)
 
-    with faults.pod_deleted(service) as fault, late_fails():
-        run = airflow.wait(busy.run, 240)
+        with faults.pod_deleted(service) as fault, late_fails():
+            run = airflow.wait(busy.run, 240)
 
     ended = [ti for ti in airflow.task_instances(run) if ti.task_id == "work"]
     said = {life.label: busy.history.said(life) for life in busy.lives("work")}
