@@ -9,6 +9,7 @@ Source: https://airflow.apache.org/docs/apache-airflow/stable/howto/set-config.h
 # mypy: ignore-errors
 # because Airflow is not in the environment of the tool
 
+import contextlib
 import socket
 import sys
 
@@ -23,8 +24,8 @@ _listening = []
 
 
 def _up(**_):
-    if not _listening:  # nobody accepts: that a connection is made is the answer
-        _listening.append(socket.create_server(("", UP)))
+    with contextlib.suppress(OSError):  # somebody of this pod listens already, such as another command in it
+        _listening.append(socket.create_server(("", UP)))  # nobody accepts: that a connection is made is the answer
 
 
 if sys.argv[1:2] == ["celery"]:  # takes a fifth of a second to import
