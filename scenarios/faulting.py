@@ -159,6 +159,10 @@ class Services(Protocol):
         """
 
 
+PATIENT = {"scheduler.task_instance_heartbeat_timeout": "300"}
+"""As in production: a task whose API server restarts tries to report again after ever longer pauses."""
+
+
 @contextmanager
 def late_fails() -> Iterator[None]:
     """A wait for recovery that reaches its deadline fails the check, instead of leaving it unknown."""

@@ -13,7 +13,7 @@ import time
 
 import pytest
 
-from scenarios.faulting import late_fails
+from scenarios.faulting import PATIENT, late_fails
 from scenarios.judge import states
 from scenarios.probing import reports_fail
 
@@ -31,7 +31,7 @@ def test_running_and_queued_tasks_survive_the_restart(
     if len(lab.outputs["services"]["api-server"]) > 1:
         pytest.skip("needs a lab with one API server; with several, see test_one_api_server_lost")
     slots, said = executing.slots, executing_log
-    with lab.reconfigured({"scheduler.task_instance_heartbeat_timeout": "300"}):
+    with lab.reconfigured(PATIENT):
         probe = start_probe("probe_executions")
         probe.wait_for_full_slots(slots)
 

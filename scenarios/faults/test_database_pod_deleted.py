@@ -12,7 +12,7 @@ Hint: how long a service was away is in the fault's evidence; a slow machine may
 
 import pytest
 
-from scenarios.faulting import late_fails
+from scenarios.faulting import PATIENT, late_fails
 from scenarios.probing import REPORT_FAILED
 
 pytestmark = pytest.mark.needs(executor="KubernetesExecutor", section="35.4")
@@ -24,7 +24,7 @@ TASKS = 2
 def test_tasks_survive_and_nothing_is_forgotten(service, lab, airflow, faults, run_dag, start_in_pods, evidence):
     """Each task is executed once, to its end, though reports of it failed; what was finished before is as it was."""
     earlier = run_dag(dag_id="35_01_02_portable_dag")
-    with lab.reconfigured({"scheduler.task_instance_heartbeat_timeout": "300"}):
+    with lab.reconfigured(PATIENT):
         busy = start_in_pods("35_01_04_executor_parallelism", "holds a slot", {"tasks": TASKS, "seconds": 60})
         busy.wait_for_work("work", TASKS)
 

@@ -15,7 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from labs.waiting import until
-from scenarios.faulting import late_fails
+from scenarios.faulting import PATIENT, late_fails
 from scenarios.pods import image_of
 from scenarios.upgrading import Pods, another_image, upgraded
 from stacks.catalogue import ROLES
@@ -26,9 +26,6 @@ WORKER, GROUP = "compute-1", "compute"
 
 HOLD = 35
 """Seconds for which a worker that was told to go works on: more than the 30 that Kubernetes gives where nobody says."""
-
-PATIENT = {"scheduler.task_instance_heartbeat_timeout": "300"}
-"""As in production: a task whose API server restarts tries to report again after ever longer pauses."""
 
 
 def images(namespace, run):

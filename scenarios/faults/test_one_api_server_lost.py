@@ -15,7 +15,7 @@ import time
 
 import pytest
 
-from scenarios.faulting import late_fails
+from scenarios.faulting import PATIENT, late_fails
 
 pytestmark = pytest.mark.needs(executor="CeleryExecutor", replicas="api-server")
 
@@ -26,7 +26,7 @@ def test_programs_and_the_other_zone_go_on_and_no_task_is_lost(lab, airflow, fau
     """Requests are answered, tasks that reach the other server end meanwhile, and the others when it is back."""
     balanced = "load-balancer" in lab.outputs["services"]
     meanwhile = ["zone_a", "zone_b"] if balanced else ["zone_b"]
-    with lab.reconfigured({"scheduler.task_instance_heartbeat_timeout": "300"}):
+    with lab.reconfigured(PATIENT):
         probes = {zone: start_probe(f"probe_{zone}") for zone in ("zone_a", "zone_b")}
         for probe in probes.values():
             probe.wait_for_executions(2)

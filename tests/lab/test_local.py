@@ -110,9 +110,9 @@ def test_a_verifier_fails_when_its_point_is_broken(up: Lab, lab: RunLab, mutatio
 
 
 def test_a_dag_with_an_import_error_shows_airflows_message(up: Lab, lab: RunLab) -> None:
-    from labs.airflow import Airflow, AirflowError  # its client takes a second to import
+    from labs.airflow import AirflowError  # its client takes a second to import
 
-    airflow = Airflow(up.outputs["api_url"], up.outputs["admin_user"], up.outputs["admin_password"])
+    airflow = up.airflow()
     broken = Path(str(up.outputs["paths"]["dags"])) / "broken.py"
     broken.write_text("from airflow.sdk import dag\nraise RuntimeError('the extract step has no source')\n")
     begun = time.monotonic()

@@ -88,14 +88,12 @@ def probes(health: Mapping[str, Any]) -> dict[str, Any]:
         action = {"tcpSocket": {"port": UP}}
     else:
         return {}
-    patient = {**PATIENT, **action}
-    found = {"startupProbe": {**patient, "periodSeconds": 1, "failureThreshold": int(health["timeout"])}}
-    if health["log"]:
-        return {**found, "livenessProbe": {**PATIENT, **moves, "periodSeconds": 30}}
+    alive = moves if health["file"] or health["log"] else action
+    ready = {} if health["log"] else {"readinessProbe": {**PATIENT, **action, "periodSeconds": 10}}
     return {
-        **found,
-        "readinessProbe": {**patient, "periodSeconds": 10},
-        "livenessProbe": {**patient, **(moves if health["file"] else {}), "periodSeconds": 30},
+        "startupProbe": {**PATIENT, **action, "periodSeconds": 1, "failureThreshold": int(health["timeout"])},
+        **ready,
+        "livenessProbe": {**PATIENT, **alive, "periodSeconds": 30},
     }
 
 
